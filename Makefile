@@ -1,0 +1,45 @@
+# make demo    the miniature world from CLIP to open-vocabulary detections (FRESH=1 trains its CLIP anew)
+# make test    the tests                     (ARGS="-k splits" passes pytest options)
+# make lint    ruff, check and format
+# make env     only the environment; check_env tells about it
+#
+# Each target builds the environment when it is missing. VENV=dir puts it elsewhere or uses an existing one,
+# PYTHON=python3.11 chooses the interpreter that it is built with, THREADS=n the number of CPU threads.
+
+VENV ?= .venv
+PYTHON ?=
+FRESH ?=
+ARGS ?=
+THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || echo 2)
+
+py := $(VENV)/bin/python
+stamp := $(VENV)/.denserc-ready
+threads := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS)
+
+.PHONY: help env demo test lint format clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
+
+env: $(stamp)
+
+$(stamp): setup.cfg scripts/bootstrap.sh
+	@PYTHON="$(PYTHON)" bash scripts/bootstrap.sh "$(VENV)"
+	@touch "$@"
+
+demo: $(stamp)
+	$(threads) $(py) -m denserc.miniature.demo $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
+
+test: $(stamp)
+	$(threads) $(py) -m pytest $(ARGS)
+
+lint: $(stamp)
+	$(py) -m ruff check .
+	$(py) -m ruff format --check .
+
+format: $(stamp)
+	$(py) -m ruff check --fix .
+	$(py) -m ruff format .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Data: vocabularies, prompts, text embeddings, splits, registration in Detectron2."""
