@@ -1,0 +1,116 @@
+"""Open-vocabulary splits derived from any annotation file of the COCO family. Classes are matched by name.
+
+The published OV-COCO split (48 base, 17 novel): train has 107,761 images with base annotations alone, val has the
+4,836 images that show at least one of the 65 classes. Crowd regions count as annotations and stay flagged, as in
+the split's original derivation. OV-LVIS: train without the annotations of rare classes, all 100,170 images kept.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..structures import DataError, Vocabulary
+from .matching import categories_by_name, category_ids
+
+OFFICIAL_TRAIN_IMAGES = 107_761
+OFFICIAL_VAL_IMAGES = 4_836
+OFFICIAL_LVIS_TRAIN_IMAGES = 100_170
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What a split file holds.
+
+    Args:
+        images: number of images.
+        annotations: number of annotations, crowds among them.
+        crowds: number of annotations that are crowd regions.
+        per_class: annotations per class name, classes without any included.
+    """
+
+    images: int
+    annotations: int
+    crowds: int
+    per_class: dict[str, int]
+
+    def require(self, *, images: int | None = None, annotations: int | None = None, what: str = "the split") -> None:
+        """DataError, with the count found and the one expected, unless they are equal (None: not checked)."""
+        for kind, found, expected in (("images", self.images, images), ("annotations", self.annotations, annotations)):
+            if expected is not None and found != expected:
+                raise DataError(
+                    f"{what} has {found:,} {kind}, but {expected:,} were expected. "
+                    "Was it derived from the complete official annotation file?"
+                )
+
+    def __str__(self) -> str:
+        present = sum(count > 0 for count in self.per_class.values())
+        return (
+            f"{self.images:,} images, {self.annotations:,} annotations ({self.crowds:,} crowds), "
+            f"{present} of {len(self.per_class)} classes present"
+        )
+
+
+def ov_train_split(coco: dict, vocabulary: Vocabulary) -> dict:
+    """The training file: annotations of base classes alone, and the images that have any.
+
+    All classes of the vocabulary stay in "categories", so that train and val number them alike; category ids and
+    everything else are kept as they are.
+
+    Args:
+        coco: the content of a COCO instances file.
+
+    Raises:
+        DataError: a class of the vocabulary is not among the file's categories.
+    """
+    return _subset(coco, vocabulary, annotated=vocabulary.base)
+
+
+def ov_val_split(coco: dict, vocabulary: Vocabulary) -> dict:
+    """The evaluation file: annotations of all classes of the vocabulary, and the images that have any."""
+    return _subset(coco, vocabulary, annotated=vocabulary.names)
+
+
+def lvis_norare_split(lvis: dict) -> dict:
+    """LVIS without the annotations of rare classes; all images and categories stay.
+
+    Raises:
+        DataError: the categories carry no "frequency".
+    """
+    _check_keys(lvis)
+    if not all(c.get("frequency") in ("f", "c", "r") for c in lvis["categories"]):
+        raise DataError('The categories carry no "frequency" of "f", "c" or "r"; is this an LVIS annotation file?')
+    rare = {c["id"] for c in lvis["categories"] if c["frequency"] == "r"}
+    return {**lvis, "annotations": [a for a in lvis["annotations"] if a["category_id"] not in rare]}
+
+
+def count(coco: dict) -> SplitCounts:
+    """The counts of an annotation file."""
+    _check_keys(coco)
+    per_id = Counter(a["category_id"] for a in coco["annotations"])
+    return SplitCounts(
+        images=len(coco["images"]),
+        annotations=len(coco["annotations"]),
+        crowds=sum(bool(a.get("iscrowd", 0)) for a in coco["annotations"]),
+        per_class={name: per_id[c["id"]] for name, c in categories_by_name(coco["categories"]).items()},
+    )
+
+
+def _subset(coco: dict, vocabulary: Vocabulary, annotated: Iterable[str]) -> dict:
+    _check_keys(coco)
+    ids = category_ids(coco["categories"], vocabulary.names)
+    kept = set(ids.values())
+    wanted = {ids[name] for name in annotated}
+    annotations = [a for a in coco["annotations"] if a["category_id"] in wanted]
+    shown = {a["image_id"] for a in annotations}
+    return {
+        **coco,
+        "images": [image for image in coco["images"] if image["id"] in shown],
+        "annotations": annotations,
+        "categories": sorted((c for c in coco["categories"] if c["id"] in kept), key=lambda c: c["id"]),
+    }
+
+
+def _check_keys(coco: dict, keys: Sequence[str] = ("images", "annotations", "categories")) -> None:
+    absent = [key for key in keys if not isinstance(coco, dict) or not isinstance(coco.get(key), list)]
+    if absent:
+        raise DataError(f"An annotation file of the COCO family needs the lists {list(keys)}; absent: {absent}.")
