@@ -1,0 +1,125 @@
+"""The named choices of which a dense construction is made."""
+
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+
+from ..structures import ConfigurationError
+
+
+class ValueSource(Enum):
+    """Which value embeddings make the dense feature (ablation of the construction, columns 'values')."""
+
+    LAST_BLOCK_RESIDUAL = "last_block_residual"  # x + Proj(v) of the last block: CLIPSelf
+    LAST_BLOCK = "last_block"  # Proj(v) of the last block: DeCLIP
+    LAST_K_BLOCKS = "last_k_blocks"  # sum of Proj(v) over the last k blocks: DenseRC
+
+
+class ValueModule(Enum):
+    """What stands between the values and the output projection (same ablation, 'module')."""
+
+    NONE = "none"
+    QK_ATTENTION = "qk_attention"  # the block's own attention: rotary, scaled
+    QQ_ATTENTION = "qq_attention"  # queries with queries, neither rotary nor scaled: DeCLIP
+    HSG = "hsg"  # Head Selection Gating: no mixing over space
+
+
+class Projection(Enum):
+    """Which output projection a block's values go through."""
+
+    OWN = "own"  # each block's own, as the unrolled sum of the derivation says
+    LAST = "last"  # the last block's for all: one product instead of k
+
+
+class GatePosition(Enum):
+    """Where the gate stands in towers with a norm between heads and projection (EVA-02)."""
+
+    BEFORE_NORM = "before_norm"
+    AFTER_NORM = "after_norm"
+
+
+@dataclass(frozen=True)
+class Construction:
+    """A dense construction, whole. The paper's DenseRC is the default.
+
+    Args:
+        values: which values.
+        num_blocks: k, for LAST_K_BLOCKS only.
+        module: what is applied over them.
+        shared_gate: HSG only: one W_H for all blocks (paper) or one per block (Table 12).
+        projection: which output projection.
+        gate_position: HSG only.
+        final_mlp: whether the last block's MLP follows (Table 13, "final MLP in student").
+    """
+
+    values: ValueSource = ValueSource.LAST_K_BLOCKS
+    num_blocks: int = 3
+    module: ValueModule = ValueModule.HSG
+    shared_gate: bool = True
+    projection: Projection = Projection.OWN
+    gate_position: GatePosition = GatePosition.BEFORE_NORM
+    final_mlp: bool = False
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, Enum):
+                object.__setattr__(self, field.name, _as_enum(type(field.default), field.name, value))
+            elif type(value) is not type(field.default):
+                raise ConfigurationError(f"{field.name} must be of type {type(field.default).__name__}; got {value!r}.")
+        if self.num_blocks < 1:
+            raise ConfigurationError(f"num_blocks must be at least 1; got {self.num_blocks}.")
+
+    @property
+    def blocks_used(self) -> int:
+        """How many of the tower's last blocks give values."""
+        return self.num_blocks if self.values is ValueSource.LAST_K_BLOCKS else 1
+
+    @property
+    def num_gates(self) -> int:
+        """How many W_H there are."""
+        if self.module is not ValueModule.HSG:
+            return 0
+        return 1 if self.shared_gate else self.blocks_used
+
+    @classmethod
+    def named(cls, name: str, **overrides) -> "Construction":
+        """One of `CONSTRUCTIONS`, with single fields replaced."""
+        if name not in CONSTRUCTIONS:
+            raise ConfigurationError(f"Unknown construction {name!r}. Known: {', '.join(CONSTRUCTIONS)}.")
+        return replace(CONSTRUCTIONS[name], **overrides)
+
+    def to_dict(self) -> dict[str, str | int | bool]:
+        """Plain values, for a checkpoint's metadata."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, str | int | bool]) -> "Construction":
+        """The inverse of `to_dict`; an unknown key or value is a ConfigurationError."""
+        unknown = values.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise ConfigurationError(
+                f"Unknown construction keys {sorted(unknown)}. Known: {[field.name for field in fields(cls)]}."
+            )
+        return cls(**values)
+
+
+def _as_enum(kind: type[Enum], name: str, value: Enum | str) -> Enum:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigurationError(f"{name}={value!r} is not one of {[member.value for member in kind]}.") from None
+
+
+CONSTRUCTIONS = {
+    "denserc": Construction(),
+    "denserc_per_layer": Construction(shared_gate=False),
+    "denserc_none": Construction(module=ValueModule.NONE),
+    "denserc_qk": Construction(module=ValueModule.QK_ATTENTION),
+    "denserc_qq": Construction(module=ValueModule.QQ_ATTENTION),
+    "clipself": Construction(
+        values=ValueSource.LAST_BLOCK_RESIDUAL, num_blocks=1, module=ValueModule.NONE, final_mlp=True
+    ),
+    "declip": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.QQ_ATTENTION),
+    "last_block_values": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.NONE),
+}

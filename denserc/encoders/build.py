@@ -1,0 +1,102 @@
+"""Builds encoders by open_clip's names; the one place that knows which wrapper fits which tower."""
+
+import logging
+import os
+
+import open_clip
+from open_clip.timm_model import TimmModel
+from timm.models.eva import Eva
+from torch import nn
+
+from ..structures import ConfigurationError, PixelStatistics
+from .contract import Clip, ImageTower
+from .eva import EvaTower
+from .miniature import MINIATURE, MINIATURE_WEIGHTS, miniature_tokenizer
+from .text import OpenClipText
+from .weights import load_exactly, read_weights, to_open_clip_keys
+
+logger = logging.getLogger(__name__)
+
+
+def build_clip(name: str, weights: str = "", *, random_init: bool = False) -> Clip:
+    """A CLIP by open_clip's model name.
+
+    Args:
+        name: e.g. "EVA02-B-16", "EVA02-L-14-336", or "DenseRC-Miniature".
+        weights: one of open_clip's pretrained tags (downloaded and cached by open_clip, offline
+            settings honoured), or a file: open_clip's keys or EVA-CLIP's original ones. Empty
+            means the packaged weights for the miniature, and nothing for all others.
+        random_init: leave the towers untrained on purpose; said loudly.
+
+    Raises:
+        ConfigurationError: an unknown name or tag, a tower that DenseRC cannot open, or no weights.
+        WeightsMismatchError: weights of another architecture.
+    """
+    _require_known(name)
+    if not weights and not random_init:
+        if name != MINIATURE:
+            tags = open_clip.list_pretrained_tags_by_model(name)
+            raise ConfigurationError(
+                f"No weights were given for {name}. Give a file, or one of open_clip's tags {tags}, "
+                f"or ask for random weights explicitly (MODEL.ENCODER.RANDOM_INIT True)."
+            )
+        weights = str(MINIATURE_WEIGHTS)
+    if weights and random_init:
+        raise ConfigurationError(f"Both weights ({weights}) and random_init were given for {name}; choose one.")
+
+    from_file = os.path.exists(weights)
+    tag = None if from_file or not weights else weights
+    if tag and tag not in open_clip.list_pretrained_tags_by_model(name):
+        raise ConfigurationError(
+            f"{weights!r} is neither a file nor a pretrained tag of {name}. "
+            f"Its tags: {open_clip.list_pretrained_tags_by_model(name)}."
+        )
+    model = _create(name, tag)
+    if from_file:
+        load_exactly(model, to_open_clip_keys(read_weights(weights)), weights)
+    if random_init:
+        logger.warning("%s has RANDOM WEIGHTS (random_init): its features mean nothing.", name)
+    return wrap_open_clip(name, model)
+
+
+def build_architecture(name: str) -> Clip:
+    """A CLIP by open_clip's model name with weights still to be loaded, for a checkpoint to fill."""
+    _require_known(name)
+    return wrap_open_clip(name, _create(name, None))
+
+
+def wrap_open_clip(name: str, model: nn.Module) -> Clip:
+    """An open_clip CustomTextCLIP behind DenseRC's contract; its modules are used as they are."""
+    config = open_clip.get_model_config(name)
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    pixels = PixelStatistics(preprocess["mean"], preprocess["std"])
+    tokenizer = miniature_tokenizer() if name == MINIATURE else open_clip.get_tokenizer(name)
+    text = OpenClipText(name=name, text=model.text, tokenizer=tokenizer, embed_dim=config["embed_dim"])
+    scale = float(model.logit_scale.detach().exp())
+    return Clip(image=_wrap_image(name, model.visual, pixels), text=text, logit_scale=scale)
+
+
+def _require_known(name: str) -> None:
+    if name not in open_clip.list_models():
+        raise ConfigurationError(f"open_clip knows no model {name!r}. It knows: {', '.join(open_clip.list_models())}.")
+
+
+def _create(name: str, tag: str | None) -> nn.Module:
+    """open_clip's model, always with a text tower of its own, so that all models have one key layout."""
+    root = logging.getLogger()  # open_clip warns there of random weights, which we fill or announce ourselves
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        return open_clip.create_model(name, pretrained=tag, load_weights=tag is not None, force_custom_text=True)
+    finally:
+        root.setLevel(level)
+
+
+def _wrap_image(name: str, visual: nn.Module, pixels: PixelStatistics) -> ImageTower:
+    if isinstance(visual, TimmModel) and isinstance(visual.trunk, Eva):
+        return EvaTower(name=name, visual=visual, pixels=pixels)
+    inside = type(getattr(visual, "trunk", visual)).__name__
+    raise ConfigurationError(
+        f"{name} has an image tower of type {inside}, which DenseRC cannot open yet. It opens EVA-02 towers "
+        f"(EVA02-B-16, EVA02-L-14, EVA02-L-14-336, {MINIATURE})."
+    )

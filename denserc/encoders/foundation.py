@@ -1,0 +1,146 @@
+"""Frozen vision foundation models for L_coherence, and a training-free stand-in for machines without one."""
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..structures import IMAGENET_PIXELS, ConfigurationError, DataError, PixelStatistics
+from .contract import FoundationModel
+from .weights import load_exactly, read_weights
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _TimmChoice:
+    """A foundation model as timm knows it.
+
+    Args:
+        timm_name: timm's architecture name.
+        tag: timm's pretrained tag.
+        layer: which block's output, from the end. DINOv3's last is over-smoothed, so the paper
+            takes its penultimate one (supplement, section 9).
+    """
+
+    timm_name: str
+    tag: str
+    layer: int = -1
+
+
+TIMM_MODELS = {
+    "dinov2_vits14": _TimmChoice("vit_small_patch14_dinov2", "lvd142m"),
+    "dinov2_vitb14": _TimmChoice("vit_base_patch14_dinov2", "lvd142m"),
+    "dinov2_vitl14": _TimmChoice("vit_large_patch14_dinov2", "lvd142m"),
+    "dinov3_vits16": _TimmChoice("vit_small_patch16_dinov3", "lvd1689m", layer=-2),
+    "dinov3_vitb16": _TimmChoice("vit_base_patch16_dinov3", "lvd1689m", layer=-2),
+    "dinov3_vitl16": _TimmChoice("vit_large_patch16_dinov3", "lvd1689m", layer=-2),
+}
+_COLOUR_TEXTURE = re.compile(r"^colour_texture_p(\d+)$")
+
+
+class TimmFoundationModel(FoundationModel):
+    """A timm ViT whose normalised patch tokens of one block are the features."""
+
+    def __init__(self, *, name: str, model: nn.Module, layer: int, pixels: PixelStatistics):
+        super().__init__()
+        self.name = name
+        self.model = model
+        self.layer = layer
+        self.pixels = pixels
+        self.patch_size = model.patch_embed.patch_size[0]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        _require_multiple(self, images)
+        index = len(self.model.blocks) + self.layer
+        (features,) = self.model.forward_intermediates(
+            images, indices=[index], norm=True, intermediates_only=True, output_fmt="NCHW"
+        )
+        return features  # (B, C, h, w)
+
+
+class ColourTexture(FoundationModel):
+    """Not a foundation model: colour and texture statistics per patch, no training, no weights.
+
+    It stands in for DINOv2 where no weights can be had. Per patch: mean and deviation of each
+    colour channel, and a magnitude-weighted histogram of gradient orientations. Each of these
+    channels is standardised over the image, so that correlations tell similar patches from
+    different ones. It sees no objects and knows nothing of semantics.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        orientations: bins of the gradient histogram over half a turn.
+    """
+
+    pixels = PixelStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+    def __init__(self, *, patch_size: int, orientations: int = 6):
+        super().__init__()
+        self.name = f"colour_texture_p{patch_size}"
+        self.patch_size = patch_size
+        self.orientations = orientations
+        sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+        self.register_buffer("sobel", torch.stack([sobel, sobel.T])[:, None], persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        _require_multiple(self, images)
+        mean = F.avg_pool2d(images, self.patch_size)  # (B, 3, h, w)
+        deviation = (F.avg_pool2d(images**2, self.patch_size) - mean**2).clamp_min(0).sqrt()
+        grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        dx, dy = F.conv2d(grey, self.sobel.to(grey)).unbind(1)  # (B, H, W) each
+        bins = torch.atan2(dy, dx).remainder(torch.pi) * (self.orientations / torch.pi)
+        nearest = bins.floor().long().clamp_max(self.orientations - 1)
+        weighted = F.one_hot(nearest, self.orientations).movedim(-1, 1) * torch.hypot(dx, dy)[:, None]
+        features = torch.cat([mean, deviation, F.avg_pool2d(weighted, self.patch_size)], dim=1)
+        centred = features - features.mean((2, 3), keepdim=True)
+        return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-4)  # (B, 6 + orientations, h, w)
+
+
+def build_foundation_model(name: str, weights: str = "", *, random_init: bool = False) -> FoundationModel:
+    """A frozen foundation model by name.
+
+    Args:
+        name: one of `TIMM_MODELS`, or "colour_texture_p<patch size>" for the training-free stand-in.
+        weights: a file in timm's keys, or "timm" for timm's own download and cache.
+        random_init: leave it untrained on purpose; said loudly.
+
+    Raises:
+        ConfigurationError: an unknown name, or no weights.
+    """
+    stand_in = _COLOUR_TEXTURE.match(name)
+    if stand_in:
+        return ColourTexture(patch_size=int(stand_in[1])).eval()
+    if name not in TIMM_MODELS:
+        raise ConfigurationError(
+            f"Unknown foundation model {name!r}. Known: {', '.join(TIMM_MODELS)}, and "
+            f"colour_texture_p<patch size> (training-free stand-in)."
+        )
+    if bool(weights) == random_init:
+        raise ConfigurationError(
+            f"{name} needs either weights (a file, or 'timm' for timm's own download) or random_init; "
+            f"got weights={weights!r}, random_init={random_init}."
+        )
+    choice = TIMM_MODELS[name]
+    download = weights == "timm" and not os.path.exists(weights)
+    timm_name = f"{choice.timm_name}.{choice.tag}" if download else choice.timm_name
+    model = timm.create_model(timm_name, pretrained=download, num_classes=0, dynamic_img_size=True)
+    if weights and not download:
+        load_exactly(model, read_weights(weights), weights)
+    if random_init:
+        logger.warning("Foundation model %s has RANDOM WEIGHTS (random_init): its correlations mean nothing.", name)
+    wrapped = TimmFoundationModel(name=name, model=model, layer=choice.layer, pixels=IMAGENET_PIXELS)
+    return wrapped.eval().requires_grad_(False)
+
+
+def _require_multiple(model: FoundationModel, images: torch.Tensor) -> None:
+    height, width = images.shape[-2:]
+    if height % model.patch_size or width % model.patch_size:
+        raise DataError(
+            f"{model.name} wants a height and width that its patch size {model.patch_size} divides; "
+            f"got ({height}, {width})."
+        )

@@ -1,0 +1,44 @@
+"""open_clip's text tower with its tokenizer."""
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from .contract import TextTower
+
+
+class OpenClipText(TextTower):
+    """The text half of an open_clip CustomTextCLIP; frozen, it is never trained here.
+
+    Args:
+        name: the open_clip model name.
+        text: open_clip's text module, token ids (T, L) -> (T, E).
+        tokenizer: sentences -> token ids (T, L).
+        embed_dim: E.
+    """
+
+    def __init__(self, *, name: str, text: nn.Module, tokenizer: Callable[[list[str]], torch.Tensor], embed_dim: int):
+        super().__init__()
+        self.name = name
+        self.text = text.requires_grad_(False)
+        self.embed_dim = embed_dim
+        self._tokenizer = tokenizer
+
+    def train(self, mode: bool = True) -> "OpenClipText":
+        """Stays in eval mode: its embeddings are data to everything else."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode_text(self, prompts: list[str]) -> torch.Tensor:
+        device = next(self.text.parameters()).device
+        return self.text(self._tokenizer(list(prompts)).to(device))
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.name.encode())
+        digest.update(self._tokenizer(["a fingerprint of every word: 0 1 2, cat/dog_bird"]).numpy().tobytes())
+        for key, tensor in sorted(self.text.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]

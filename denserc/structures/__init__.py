@@ -1,0 +1,29 @@
+"""Small data types through which the packages meet. Imports nothing else of DenseRC."""
+
+from .errors import (
+    CheckpointError,
+    ConfigurationError,
+    DataError,
+    DenseRCError,
+    FingerprintMismatchError,
+    WeightsMismatchError,
+)
+from .pixels import CLIP_PIXELS, IMAGENET_PIXELS, SIGLIP_PIXELS, PixelStatistics
+from .text import TextEmbeddings
+from .vocabulary import BACKGROUND, Vocabulary
+
+__all__ = [
+    "BACKGROUND",
+    "CLIP_PIXELS",
+    "IMAGENET_PIXELS",
+    "SIGLIP_PIXELS",
+    "CheckpointError",
+    "ConfigurationError",
+    "DataError",
+    "DenseRCError",
+    "FingerprintMismatchError",
+    "PixelStatistics",
+    "TextEmbeddings",
+    "Vocabulary",
+    "WeightsMismatchError",
+]

@@ -1,0 +1,57 @@
+"""The errors a user of DenseRC may see. Each message says what was given, what was expected, what to do."""
+
+from collections.abc import Iterable
+
+
+class DenseRCError(Exception):
+    """Base class of everything that DenseRC raises on bad input."""
+
+
+class ConfigurationError(DenseRCError, ValueError):
+    """An option has a value that does not exist or does not fit the others."""
+
+
+class DataError(DenseRCError, ValueError):
+    """A data set, an annotation file or an image does not hold what its format promises."""
+
+
+class CheckpointError(DenseRCError, ValueError):
+    """A file is not the checkpoint that it is used as."""
+
+
+class FingerprintMismatchError(DenseRCError, ValueError):
+    """Text embeddings were made by another text encoder than the one in use."""
+
+
+class WeightsMismatchError(CheckpointError):
+    """Weights do not fit a module exactly; carries the full lists.
+
+    Args:
+        source: where the weights came from (a path or a name).
+        missing: keys that the module has and the weights lack.
+        unexpected: keys that the weights have and the module lacks.
+        misshapen: (key, shape in the weights, shape in the module).
+        advice: what the user can do about it.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        missing: Iterable[str] = (),
+        unexpected: Iterable[str] = (),
+        misshapen: Iterable[tuple[str, tuple[int, ...], tuple[int, ...]]] = (),
+        advice: str = "Check that the weights belong to this encoder.",
+    ):
+        self.missing = sorted(missing)
+        self.unexpected = sorted(unexpected)
+        self.misshapen = sorted(misshapen)
+        lines = [f"The weights from {source} do not fit exactly. {advice}"]
+        for title, keys in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("misshapen", [f"{k}: given {tuple(g)}, expected {tuple(e)}" for k, g, e in self.misshapen]),
+        ):
+            if keys:
+                lines.append(f"{title} ({len(keys)}):")
+                lines.extend(f"  {key}" for key in keys)
+        super().__init__("\n".join(lines))
