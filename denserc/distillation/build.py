@@ -1,0 +1,185 @@
+"""The parts of a distillation from a configuration; nothing else of this package reads one."""
+
+import functools
+import logging
+from copy import deepcopy
+from enum import Enum
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import create_ddp_model
+from detectron2.utils import comm
+
+from ..construction import DenseModel
+from ..encoders import build_clip, build_foundation_model
+from ..encoders.contract import FoundationModel, ImageTower
+from ..structures import ConfigurationError
+from .crops import CropResize, CropTransform
+from .data import DistillationDataset, UnreadableMonitor, build_loader
+from .distiller import Distiller, foundation_input_size
+from .losses import CoherenceReading, PooledMap
+from .optim import Trainable, build_optimizer, learning_rate, set_trainable
+from .options import choose
+from .regions import GridRegions, GridRule, RegionSource
+from .sources import collect_images
+from .trainer import DistillationTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class Precision(Enum):
+    """Arithmetic of the towers."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class RegionChoice(Enum):
+    """Where regions come from."""
+
+    GRID = "grid"
+
+
+def pick_device(name: str) -> torch.device:
+    """MODEL.DEVICE, or the CPU (with a warning) where Detectron2's default "cuda" is not to be had."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning(f"MODEL.DEVICE is {name!r}, but there is no CUDA device; using the CPU.")
+        return torch.device("cpu")
+    return torch.device(name)
+
+
+def build_trainer(
+    cfg: CfgNode, model: DenseModel, *, device: torch.device, seed: int, images_drawn: int = 0
+) -> DistillationTrainer:
+    """All parts of a training from the configuration; `model.encoder` is the student and moves to the device."""
+    settings, world = cfg.DISTILL, comm.get_world_size()
+    share, rest = divmod(cfg.SOLVER.IMS_PER_BATCH, world * settings.ACCUMULATE)
+    if rest or not share:
+        raise ConfigurationError(
+            f"SOLVER.IMS_PER_BATCH = {cfg.SOLVER.IMS_PER_BATCH} cannot be divided among {world} processes times "
+            f"DISTILL.ACCUMULATE = {settings.ACCUMULATE}."
+        )
+    teacher = build_teacher(cfg, model)
+    foundation = build_foundation(cfg)
+    set_trainable(model.encoder, choose(Trainable, settings.TRAINABLE, "DISTILL.TRAINABLE"))
+    model.encoder.gradient_checkpointing = settings.GRADIENT_CHECKPOINTING
+    precision = choose(Precision, settings.PRECISION, "DISTILL.PRECISION")
+    distiller = Distiller(
+        student=model.encoder,
+        teacher=teacher,
+        foundation=foundation,
+        semantics_weight=settings.SEMANTICS.WEIGHT,
+        coherence_weight=settings.COHERENCE.WEIGHT,
+        pooled_map=choose(PooledMap, settings.SEMANTICS.POOLED_MAP, "DISTILL.SEMANTICS.POOLED_MAP"),
+        reading=choose(CoherenceReading, settings.COHERENCE.READING, "DISTILL.COHERENCE.READING"),
+        mask_padding=settings.COHERENCE.MASK_PADDING,
+        autocast=torch.bfloat16 if precision is Precision.BF16 else None,
+    ).to(device)
+    dataset = build_dataset(cfg, teacher, foundation, seed=seed)
+    loader = build_loader(
+        dataset,
+        batch_size=share,
+        seed=seed,
+        start=images_drawn,
+        rank=comm.get_rank(),
+        world_size=world,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=device.type == "cuda",
+    )
+    optimizer = build_optimizer(
+        model.encoder,
+        lr=cfg.SOLVER.BASE_LR,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        betas=tuple(settings.BETAS),
+        eps=settings.EPS,
+    )
+    steps = cfg.SOLVER.MAX_ITER
+    schedule = functools.partial(learning_rate, base=cfg.SOLVER.BASE_LR, warmup=cfg.SOLVER.WARMUP_ITERS, total=steps)
+    trained = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
+    logger.info(
+        f"{len(dataset)} images, {steps} steps of {cfg.SOLVER.IMS_PER_BATCH} = "
+        f"{steps * cfg.SOLVER.IMS_PER_BATCH / len(dataset):.2f} epochs; {trained / 1e6:.3f} M parameters learn."
+    )
+    wrapping = {} if device.type == "cuda" else {"device_ids": None}
+    return DistillationTrainer(
+        # Which parameters stay without gradient depends on the construction.
+        model=create_ddp_model(distiller, broadcast_buffers=False, find_unused_parameters=True, **wrapping),
+        batches=loader,
+        optimizer=optimizer,
+        schedule=schedule,
+        device=device,
+        accumulate=settings.ACCUMULATE,
+        clip_norm=_clip_norm(cfg),
+        monitor=UnreadableMonitor(total=len(dataset), limit=settings.MAX_UNREADABLE),
+        seed=seed,
+        images_drawn=images_drawn,
+        images_per_step=cfg.SOLVER.IMS_PER_BATCH,
+    )
+
+
+def build_teacher(cfg: CfgNode, model: DenseModel) -> ImageTower:
+    """The frozen teacher: a copy of the student's tower before training.
+
+    A student that starts from a DenseRC checkpoint is no teacher any more; then it is the CLIP
+    that MODEL.ENCODER.NAME and .WEIGHTS say.
+    """
+    encoder = cfg.MODEL.ENCODER
+    if not encoder.CHECKPOINT:
+        return deepcopy(model.encoder.tower)
+    if encoder.RANDOM_INIT:
+        raise ConfigurationError(
+            "MODEL.ENCODER.CHECKPOINT starts the student, so the teacher comes from MODEL.ENCODER.NAME and .WEIGHTS; "
+            "RANDOM_INIT would make it a random one."
+        )
+    return build_clip(encoder.NAME, encoder.WEIGHTS).image
+
+
+def build_foundation(cfg: CfgNode) -> FoundationModel | None:
+    """The model that L_coherence follows; None where that loss is switched off."""
+    settings = cfg.DISTILL.FOUNDATION
+    if cfg.DISTILL.COHERENCE.WEIGHT <= 0:
+        return None
+    return build_foundation_model(settings.NAME, settings.WEIGHTS, random_init=settings.RANDOM_INIT)
+
+
+def build_regions(cfg: CfgNode) -> RegionSource:
+    """The source of regions that DISTILL.REGIONS names."""
+    settings = cfg.DISTILL.REGIONS
+    choose(RegionChoice, settings.SOURCE, "DISTILL.REGIONS.SOURCE")
+    rule = choose(GridRule, settings.GRID_RULE, "DISTILL.REGIONS.GRID_RULE")
+    return GridRegions(max_split=settings.MAX_SPLIT, rule=rule, max_regions=settings.MAX_REGIONS)
+
+
+def build_dataset(
+    cfg: CfgNode, teacher: ImageTower, foundation: FoundationModel | None, *, seed: int
+) -> DistillationDataset:
+    """The training images with the views that teacher, student and foundation model want."""
+    settings = cfg.DISTILL
+    # Also checks the student's size where there is no foundation model.
+    patch = foundation.patch_size if foundation is not None else teacher.patch_size
+    size = foundation_input_size(settings.STUDENT_SIZE, teacher.patch_size, patch)
+    crops = CropTransform(
+        size=settings.CROP_SIZE or teacher.native_size,
+        resize=choose(CropResize, settings.CROP_RESIZE, "DISTILL.CROP_RESIZE"),
+        scale=settings.CROP_SCALE,
+    )
+    return DistillationDataset(
+        records=collect_images(cfg.DATASETS.TRAIN, settings.FOLDERS),
+        regions=build_regions(cfg),
+        crops=crops,
+        student_size=settings.STUDENT_SIZE,
+        foundation_size=size if foundation is not None else None,
+        seed=seed,
+    )
+
+
+def _clip_norm(cfg: CfgNode) -> float | None:
+    settings = cfg.SOLVER.CLIP_GRADIENTS
+    if not settings.ENABLED:
+        return None
+    if settings.CLIP_TYPE != "norm" or settings.NORM_TYPE != 2.0:
+        raise ConfigurationError(
+            f"Distillation clips the gradient's whole 2-norm; set SOLVER.CLIP_GRADIENTS.CLIP_TYPE to 'norm' and "
+            f"NORM_TYPE to 2.0 (got {settings.CLIP_TYPE!r}, {settings.NORM_TYPE})."
+        )
+    return settings.CLIP_VALUE

@@ -1,0 +1,80 @@
+"""Config keys of the distillation, below Detectron2's own DATASETS, DATALOADER, SOLVER and TEST.
+
+Detectron2's keys that are read: DATASETS.TRAIN and .TEST, DATALOADER.NUM_WORKERS, SOLVER.IMS_PER_BATCH (images
+a step, over all processes and accumulated batches), .BASE_LR, .WEIGHT_DECAY, .MAX_ITER, .WARMUP_ITERS,
+.CHECKPOINT_PERIOD and .CLIP_GRADIENTS, TEST.EVAL_PERIOD, MODEL.DEVICE, OUTPUT_DIR, SEED.
+"""
+
+from detectron2.config import CfgNode
+
+
+def add_distillation_config(cfg: CfgNode) -> None:
+    """Adds cfg.DISTILL with the paper's settings as defaults."""
+    cfg.DISTILL = CfgNode()
+    # Image folders to train on, beside the registered data sets of DATASETS.TRAIN.
+    cfg.DISTILL.FOLDERS = ()
+    # The share of unreadable images above which training stops.
+    cfg.DISTILL.MAX_UNREADABLE = 0.01
+
+    # Side of the student's square input. The foundation model's follows from it: the same token grid.
+    cfg.DISTILL.STUDENT_SIZE = 1024
+    # Side of the teacher's crops; 0 = the size that the encoder was trained with.
+    cfg.DISTILL.CROP_SIZE = 0
+    # "square" (both sides resized, the paper) or "letterbox" (longest side, zeros around: CLIPSelf, DeCLIP).
+    cfg.DISTILL.CROP_RESIZE = "square"
+    # A region grows by this factor about its centre before it is cut for the teacher.
+    cfg.DISTILL.CROP_SCALE = 1.0
+
+    cfg.DISTILL.REGIONS = CfgNode()
+    # Where the regions come from: "grid".
+    cfg.DISTILL.REGIONS.SOURCE = "grid"
+    # Grids have 1..MAX_SPLIT rows and columns.
+    cfg.DISTILL.REGIONS.MAX_SPLIT = 6
+    # "uniform" (rows and columns independent, the paper) or "clipself" (columns within half and twice the rows).
+    cfg.DISTILL.REGIONS.GRID_RULE = "uniform"
+    # At most this many regions an image, chosen at random; 0 = all.
+    cfg.DISTILL.REGIONS.MAX_REGIONS = 20
+
+    cfg.DISTILL.SEMANTICS = CfgNode()
+    # Weight of L_semantics; 0 switches it off.
+    cfg.DISTILL.SEMANTICS.WEIGHT = 1.0
+    # Regions are pooled from the "raw" dense map (DeCLIP) or from the "normalized" one (CLIPSelf).
+    cfg.DISTILL.SEMANTICS.POOLED_MAP = "raw"
+
+    cfg.DISTILL.COHERENCE = CfgNode()
+    # lambda of L_coherence; 0 switches it off, and no foundation model is built.
+    cfg.DISTILL.COHERENCE.WEIGHT = 0.025
+    # Reading of Eq. 20: "mse" = ||G_s - G_t||_F^2 / N^2, "norm" = ||G_s - G_t||_F / N^2.
+    cfg.DISTILL.COHERENCE.READING = "mse"
+    # Leave the tokens of the padding out of L_coherence (the originals keep them).
+    cfg.DISTILL.COHERENCE.MASK_PADDING = False
+
+    cfg.DISTILL.FOUNDATION = CfgNode()
+    # The foundation model: dinov2_vits14, dinov2_vitb14, dinov2_vitl14, ..., or colour_texture_p<patch size>.
+    cfg.DISTILL.FOUNDATION.NAME = "dinov2_vitb14"
+    # A file, or "timm" for timm's own download.
+    cfg.DISTILL.FOUNDATION.WEIGHTS = ""
+    cfg.DISTILL.FOUNDATION.RANDOM_INIT = False
+
+    # What learns: "tower" (the student's image tower and gates) or "blocks" (transformer blocks and gates;
+    # embeddings, final norm and head stay: CLIPSelf, DeCLIP).
+    cfg.DISTILL.TRAINABLE = "tower"
+    # AdamW's betas and epsilon.
+    cfg.DISTILL.BETAS = (0.9, 0.98)
+    cfg.DISTILL.EPS = 1e-6
+    # Batches whose gradients are added up for one step; SOLVER.IMS_PER_BATCH is divided among them.
+    cfg.DISTILL.ACCUMULATE = 1
+    # Recompute the student's blocks in the backward pass: less memory, more time.
+    cfg.DISTILL.GRADIENT_CHECKPOINTING = False
+    # "fp32", or "bf16" for autocast in the three towers; the losses are always float32.
+    cfg.DISTILL.PRECISION = "fp32"
+
+    # Weight of the student in the exported encoder, the rest is the teacher's: 1 = the student alone,
+    # 0.7 = CLIPSelf and DeCLIP. The resume state never holds the blend.
+    cfg.DISTILL.EXPORT_BLEND = 1.0
+    # Resume states that are kept.
+    cfg.DISTILL.KEEP_STATES = 1
+    # Steps between two lines of log, TensorBoard and metrics.json.
+    cfg.DISTILL.LOG_PERIOD = 20
+    # A progress bar on the terminal.
+    cfg.DISTILL.PROGRESS_BAR = True

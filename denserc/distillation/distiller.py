@@ -1,0 +1,138 @@
+"""Student, frozen teacher, frozen foundation model and losses in one module.
+
+Shape letters: B images, S the student's input side, N = h * w patch tokens, E the image-text
+space, C the foundation model's width, K regions of one image, R regions of the batch.
+"""
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from ..construction import DenseEncoder
+from ..encoders.contract import FoundationModel, ImageTower
+from ..structures import ConfigurationError, PixelStatistics
+from .batch import DistillationBatch
+from .losses import CoherenceReading, PooledMap, coherence_loss, pool_regions, semantics_loss
+
+
+def foundation_input_size(student_size: int, student_patch: int, foundation_patch: int) -> int:
+    """The foundation model's input side with as many tokens as the student's (1024 / 16 * 14 = 896)."""
+    if student_size % student_patch:
+        below = student_size // student_patch * student_patch
+        raise ConfigurationError(
+            f"The student's input of {student_size} is not a multiple of its patch size {student_patch}; "
+            f"the nearest that fit are {below} and {below + student_patch}."
+        )
+    return student_size // student_patch * foundation_patch
+
+
+class Distiller(nn.Module):
+    """Computes the losses of one batch. Only the student learns.
+
+    Args:
+        student: the dense encoder being trained.
+        teacher: a frozen CLIP image tower of the same image-text space.
+        foundation: the frozen model that L_coherence follows, or None to leave that loss out.
+        semantics_weight: of L_semantics; 0 leaves it out.
+        coherence_weight: lambda of L_coherence (0.025 in the paper); 0 leaves it out.
+        pooled_map: what the regions are pooled from.
+        reading: of Eq. 20.
+        mask_padding: whether L_coherence ignores the tokens of the padding.
+        autocast: dtype of the towers' arithmetic (bfloat16); None = as they are. Losses are float32.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: DenseEncoder,
+        teacher: ImageTower,
+        foundation: FoundationModel | None,
+        semantics_weight: float = 1.0,
+        coherence_weight: float = 0.025,
+        pooled_map: PooledMap = PooledMap.RAW,
+        reading: CoherenceReading = CoherenceReading.MSE,
+        mask_padding: bool = False,
+        autocast: torch.dtype | None = None,
+    ):
+        super().__init__()
+        if semantics_weight <= 0 and (coherence_weight <= 0 or foundation is None):
+            raise ConfigurationError("Distillation needs at least one loss; both are switched off.")
+        if coherence_weight > 0 and foundation is None:
+            raise ConfigurationError("L_coherence needs a foundation model; give one or set its weight to 0.")
+        if semantics_weight > 0 and teacher.embed_dim != student.embed_dim:
+            raise ConfigurationError(
+                f"Teacher and student must share one image-text space; their widths are {teacher.embed_dim} "
+                f"and {student.embed_dim}."
+            )
+        self.student = student
+        self.teacher = teacher.requires_grad_(False)
+        self.foundation = foundation if coherence_weight > 0 else None
+        if self.foundation is not None:
+            self.foundation.requires_grad_(False)
+        self.semantics_weight = semantics_weight
+        self.coherence_weight = coherence_weight
+        self.pooled_map = pooled_map
+        self.reading = reading
+        self.mask_padding = mask_padding
+        self.autocast_dtype = autocast
+        self.train()
+
+    def train(self, mode: bool = True) -> "Distiller":
+        """Sets the student's mode; teacher and foundation model stay in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        if self.foundation is not None:
+            self.foundation.eval()
+        return self
+
+    def forward(self, batch: DistillationBatch, normalizer: float | None = None) -> dict[str, torch.Tensor]:
+        """The weighted losses of one batch.
+
+        Args:
+            batch: on the module's device.
+            normalizer: see `semantics_loss`.
+
+        Returns:
+            "loss_semantics" and "loss_coherence", those that are switched on; their sum is the total loss.
+        """
+        with self._autocast(batch.images.device):
+            dense = self.student(normalized(batch.images, self.student.tower.pixels))  # (B, E, h, w)
+        dense = dense.float()
+        losses = {}
+        if self.semantics_weight > 0:
+            regions = pool_regions(dense, batch.boxes, self.pooled_map)  # (R, E)
+            loss = semantics_loss(regions, self.teach(batch.crops), normalizer)
+            losses["loss_semantics"] = self.semantics_weight * loss
+        if self.foundation is not None:
+            target = self.observe(batch.foundation_images)  # (B, C, h, w)
+            if target.shape[-2:] != dense.shape[-2:]:
+                raise ConfigurationError(
+                    f"The token grids differ: student {tuple(dense.shape[-2:])}, foundation model "
+                    f"{tuple(target.shape[-2:])} of inputs {tuple(batch.images.shape[-2:])} and "
+                    f"{tuple(batch.foundation_images.shape[-2:])}."
+                )
+            mask = batch.content_mask(tuple(dense.shape[-2:])).flatten(1) if self.mask_padding else None
+            loss = coherence_loss(dense.flatten(2).mT, target.flatten(2).mT, self.reading, mask)
+            losses["loss_coherence"] = self.coherence_weight * loss
+        return losses
+
+    @torch.no_grad()
+    def teach(self, crops: torch.Tensor) -> torch.Tensor:
+        """(R, 3, T, T) uint8 crops -> (R, E) float32, the teacher's image embeddings."""
+        with self._autocast(crops.device):
+            return self.teacher.encode_image(normalized(crops, self.teacher.pixels)).float()
+
+    @torch.no_grad()
+    def observe(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) uint8 -> (B, C, h, w) float32, the foundation model's patch features."""
+        with self._autocast(images.device):
+            return self.foundation(normalized(images, self.foundation.pixels)).float()
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager:
+        return torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)
+
+
+def normalized(images: torch.Tensor, pixels: PixelStatistics) -> torch.Tensor:
+    """uint8 0..255 -> float32, normalised as a tower wants it."""
+    return pixels.normalize(images.float() / 255)

@@ -1,0 +1,120 @@
+"""From a configuration to a distilled encoder: `run` builds the parts, trains, exports, evaluates."""
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import hooks
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+
+from ..construction import DenseModel, build_dense_model, load_checkpoint
+from ..structures import CheckpointError, ConfigurationError
+from .build import build_trainer, pick_device
+from .export import PRODUCT_NAME, export
+from .state import latest_state, read_state
+from .trainer import ProgressBar, StateWriter
+
+logger = logging.getLogger(__name__)
+
+Evaluator = Callable[[CfgNode, DenseModel], dict]
+
+
+def run(
+    cfg: CfgNode, *, resume: bool = False, eval_only: bool = False, evaluator_factory: Evaluator | None = None
+) -> dict:
+    """Distils an encoder and writes OUTPUT_DIR/denserc.safetensors.
+
+    Args:
+        cfg: Detectron2's defaults with DenseRC's keys.
+        resume: continue from the newest resume state of OUTPUT_DIR, if there is one. With eval_only:
+            evaluate OUTPUT_DIR's product.
+        eval_only: train nothing; evaluate MODEL.ENCODER as it is.
+        evaluator_factory: (cfg, model) -> {task: {metric: score}}, called with the model in evaluation mode.
+
+    Returns:
+        The evaluator's results; after training also {"distillation": the last losses}.
+
+    Raises:
+        ConfigurationError, DataError, CheckpointError: see their messages.
+    """
+    device = pick_device(cfg.MODEL.DEVICE)
+    evaluate = functools.partial(_evaluate, cfg, evaluator_factory, device)
+    if eval_only:
+        if evaluator_factory is None:
+            raise ConfigurationError("eval_only needs an evaluator_factory; there is nothing else to do.")
+        product = Path(cfg.OUTPUT_DIR) / PRODUCT_NAME
+        if resume and not product.is_file():
+            raise CheckpointError(f"Nothing to evaluate with --resume: {product} does not exist. Train first.")
+        return evaluate(load_checkpoint(product) if resume else build_dense_model(cfg))
+
+    state_path = latest_state(cfg.OUTPUT_DIR) if resume else None
+    content = read_state(state_path) if state_path else None
+    seed = content["seed"] if content else cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed() % 2**31
+    # The same on all processes: only towers with random weights and dropout depend on it.
+    seed_all_rng(seed)
+
+    model = build_dense_model(cfg)
+    trainer = build_trainer(
+        cfg, model, device=device, seed=seed, images_drawn=content["images_drawn"] if content else 0
+    )
+    start = trainer.load(content) if content else 0
+    if content:
+        logger.info(f"Resumed after {start} steps from {state_path}.")
+    trainer.register_hooks(_hooks(cfg, functools.partial(evaluate, model) if evaluator_factory else None))
+    # Even with nothing left to do this ends in the same product and results.
+    trainer.train(start, cfg.SOLVER.MAX_ITER)
+    trainer.monitor.report()
+
+    losses = {
+        name: value for name, (value, _) in trainer.storage.latest().items() if name.startswith(("loss_", "total_"))
+    }
+    results = {"distillation": {"steps": cfg.SOLVER.MAX_ITER, "images": trainer.images_drawn, **losses}}
+    product = model
+    if comm.is_main_process():
+        notes = {"steps": cfg.SOLVER.MAX_ITER, "images": trainer.images_drawn, "seed": seed}
+        alpha = cfg.DISTILL.EXPORT_BLEND
+        product = export(cfg.OUTPUT_DIR, model, trainer.distiller.teacher, alpha=alpha, notes=notes)
+        logger.info(f"Wrote {Path(cfg.OUTPUT_DIR) / PRODUCT_NAME}.")
+    comm.synchronize()
+    if evaluator_factory is not None:
+        if not comm.is_main_process():
+            product = load_checkpoint(Path(cfg.OUTPUT_DIR) / PRODUCT_NAME)
+        results.update(evaluate(product))
+    return results
+
+
+def _hooks(cfg: CfgNode, evaluate: Callable[[], dict] | None) -> list:
+    settings = cfg.DISTILL
+    every = [hooks.IterationTimer()]
+    if evaluate is not None and cfg.TEST.EVAL_PERIOD > 0:
+        every.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate, eval_after_train=False))
+    every.append(StateWriter(folder=cfg.OUTPUT_DIR, period=cfg.SOLVER.CHECKPOINT_PERIOD, keep=settings.KEEP_STATES))
+    if comm.is_main_process():
+        folder = Path(cfg.OUTPUT_DIR)
+        folder.mkdir(parents=True, exist_ok=True)
+        writers = [
+            CommonMetricPrinter(cfg.SOLVER.MAX_ITER),
+            JSONWriter(str(folder / "metrics.json")),
+            TensorboardXWriter(str(folder)),
+        ]
+        every.append(hooks.PeriodicWriter(writers, period=settings.LOG_PERIOD))
+        if settings.PROGRESS_BAR:
+            every.append(ProgressBar())
+    return every
+
+
+def _evaluate(cfg: CfgNode, factory: Evaluator, device: torch.device, model: DenseModel) -> dict:
+    """The evaluator's results; the model's mode is put back afterwards, the generators' state too."""
+    modes = model.encoder.training, model.text.training
+    model.encoder.to(device).eval()
+    model.text.to(device).eval()
+    with torch.random.fork_rng(enabled=True), torch.no_grad():
+        results = factory(cfg, model)
+    model.encoder.train(modes[0])
+    model.text.train(modes[1])
+    return results or {}

@@ -1,0 +1,67 @@
+"""Which parameters learn, how fast, and with how much decay."""
+
+import math
+import re
+from enum import Enum
+
+import torch
+from torch import nn
+
+from ..construction import DenseEncoder
+from ..structures import ConfigurationError
+
+
+class Trainable(Enum):
+    """Which of the student's parameters learn. The text tower never does; the gates always do."""
+
+    TOWER = "tower"  # the whole image tower
+    BLOCKS = "blocks"  # its transformer blocks alone: CLIPSelf and DeCLIP keep embeddings, norm and head
+
+
+_BLOCK = re.compile(r"(^|\.)(blocks|resblocks)\.\d+\.")
+
+
+def set_trainable(student: DenseEncoder, trainable: Trainable) -> None:
+    """Switches gradients on and off in the student.
+
+    Parameters that the construction does not use stay switched on: they get no gradient, and an
+    optimiser leaves a parameter without gradient untouched, decay included.
+    """
+    student.requires_grad_(True)
+    if trainable is Trainable.BLOCKS:
+        blocks = 0
+        for name, parameter in student.tower.named_parameters():
+            in_block = _BLOCK.search(name) is not None
+            parameter.requires_grad_(in_block)
+            blocks += in_block
+        if not blocks:
+            raise ConfigurationError(
+                f"DISTILL.TRAINABLE is 'blocks', but no parameter of {type(student.tower).__name__} lies in "
+                f"'blocks.N' or 'resblocks.N'. Use 'tower'."
+            )
+
+
+def build_optimizer(
+    student: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float], eps: float
+) -> torch.optim.AdamW:
+    """AdamW; vectors and scalars (norms, biases, the temperature) do not decay."""
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps)
+
+
+def learning_rate(step: int, *, base: float, warmup: int, total: int) -> float:
+    """Linear warm-up, then a cosine to 0, as open_clip schedules it.
+
+    Args:
+        step: steps done so far, 0..total - 1.
+        base: the peak.
+        warmup: steps of the warm-up; the step number `warmup` has the full rate.
+        total: steps of the whole training.
+    """
+    if step < warmup:
+        return base * (step + 1) / warmup
+    return 0.5 * base * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
