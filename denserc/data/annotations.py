@@ -3,7 +3,6 @@
 Boxes stay (x, y, width, height) in absolute pixels of the image, as the files have them, and say so in "bbox_mode".
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
 from ..structures import DataError, Vocabulary
+from .json_files import read_annotation_file
 from .matching import category_ids
 
 logger = logging.getLogger(__name__)
@@ -32,26 +32,6 @@ class LoadedAnnotations:
     records: list[dict]
     label_of: dict[int, int]
     frequency: dict[str, str]
-
-
-def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "annotations", "categories")) -> dict:
-    """The content of a JSON annotation file.
-
-    Raises:
-        DataError: the file is absent, not JSON, or lacks one of the keys.
-    """
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise DataError(f"The annotation file {path} does not exist. See datasets/README.md for the layout.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"The annotation file {path} cannot be read: {error}.") from error
-    absent = [key for key in keys if not isinstance(content, dict) or key not in content]
-    if absent:
-        raise DataError(f"The annotation file {path} lacks {absent}; expected are {list(keys)}.")
-    return content
 
 
 def load_annotations(

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..structures import DataError
-from .annotations import read_annotation_file
+from .json_files import read_annotation_file
 from .registration import register
 
 

@@ -1,0 +1,39 @@
+"""Annotation files on disk: read with their keys checked, written whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+
+from ..structures import DataError
+
+
+def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "annotations", "categories")) -> dict:
+    """The content of a JSON annotation file.
+
+    Raises:
+        DataError: the file is absent, not JSON, or lacks one of the keys.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        raise DataError(f"The annotation file {path} does not exist. See datasets/README.md for the layout.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"The annotation file {path} cannot be read: {error}.") from error
+    absent = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if absent:
+        raise DataError(f"The annotation file {path} lacks {absent}; expected are {list(keys)}.")
+    return content
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write JSON so that a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
