@@ -70,7 +70,8 @@ class ColourTexture(FoundationModel):
     It stands in for DINOv2 where no weights can be had. Per patch: mean and deviation of each
     colour channel, and a magnitude-weighted histogram of gradient orientations. Each of these
     channels is standardised over the image, so that correlations tell similar patches from
-    different ones. It sees no objects and knows nothing of semantics.
+    different ones, and colour is given the weight of all texture channels together. It sees no
+    objects and knows nothing of semantics.
 
     Args:
         patch_size: side of a patch in pixels.
@@ -98,7 +99,9 @@ class ColourTexture(FoundationModel):
         weighted = F.one_hot(nearest, self.orientations).movedim(-1, 1) * torch.hypot(dx, dy)[:, None]
         features = torch.cat([mean, deviation, F.avg_pool2d(weighted, self.patch_size)], dim=1)
         centred = features - features.mean((2, 3), keepdim=True)
-        return centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-4)  # (B, 6 + orientations, h, w)
+        features = centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-4)
+        features[:, :3] *= (1 + self.orientations / 3) ** 0.5
+        return features  # (B, 6 + orientations, h, w)
 
 
 def build_foundation_model(name: str, weights: str = "", *, random_init: bool = False) -> FoundationModel:

@@ -23,12 +23,12 @@ _DERIVED = re.compile(r"(^|\.)rope\.freqs_(cos|sin)$|(^|\.)attn_mask$")
 _EVA_RENAMES = (
     (re.compile(r"^visual\."), "visual.trunk."),
     (re.compile(r"\.attn\.inner_attn_ln\."), ".attn.norm."),
-    (re.compile(r"\.attn\.([qv])_bias$"), r".attn.\1_proj.bias"),
     (re.compile(r"\.mlp\.ffn_ln\."), ".mlp.norm."),
     (re.compile(r"\.mlp\.w1\."), ".mlp.fc1_g."),
     (re.compile(r"\.mlp\.w2\."), ".mlp.fc1_x."),
     (re.compile(r"\.mlp\.w3\."), ".mlp.fc2."),
 )
+_SEPARATE_BIAS = re.compile(r"\.attn\.([qv])_bias$")
 
 
 def read_weights(path: str | Path) -> StateDict:
@@ -64,13 +64,16 @@ def read_weights(path: str | Path) -> StateDict:
 def to_open_clip_keys(state: Mapping[str, torch.Tensor]) -> StateDict:
     """Weights in open_clip's names: EVA-CLIP's original format is renamed, derived buffers are dropped."""
     state = {key: value for key, value in state.items() if not _DERIVED.search(key)}
-    if "visual.blocks.0.attn.k_proj.weight" not in state:  # the mark of EVA-CLIP's own format
+    if "visual.blocks.0.norm1.weight" not in state:  # the mark of EVA-CLIP's own format
         return state
+    separate = "visual.blocks.0.attn.q_proj.weight" in state  # q, k, v apart; EVA-01 has them fused
     renamed = {}
     for key, value in state.items():
         if key.startswith("visual."):
             for pattern, replacement in _EVA_RENAMES:
                 key = pattern.sub(replacement, key)
+            if separate:
+                key = _SEPARATE_BIAS.sub(r".attn.\1_proj.bias", key)
         renamed[key] = value
     return renamed
 

@@ -1,0 +1,88 @@
+"""Fixtures shared by all tests: the recorded EVA-02 of the originals, and the miniature CLIP."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from timm.models.eva import Eva
+from torch import nn
+
+from denserc.encoders import ImageTower, build_clip, load_exactly, to_open_clip_keys
+from denserc.encoders.contract import Clip
+from denserc.encoders.eva import EvaTower
+from denserc.structures import CLIP_PIXELS
+
+RECORDED = Path(__file__).parent / "fixtures" / "encoders"
+
+
+class Recorded:
+    """Arrays recorded from CLIPSelf and DeCLIP (tests/fixtures/encoders), as tensors, by file and name."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._files = {}
+
+    def __call__(self, file: str, name: str) -> torch.Tensor:
+        if file not in self._files:
+            self._files[file] = np.load(self._folder / f"{file}.npz")
+        return torch.from_numpy(self._files[file][name])
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The recorded weights in EVA-CLIP's original key format, float32."""
+        state = {}
+        for part in ("weights_a", "weights_b"):
+            with np.load(self._folder / f"{part}.npz") as file:
+                state |= {key: torch.from_numpy(file[key]).float() for key in file.files}
+        return state
+
+
+class _Visual(nn.Module):
+    """The shape of open_clip's TimmModel: a trunk and a head that does nothing."""
+
+    def __init__(self, trunk: nn.Module):
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Identity()
+
+
+def make_recorded_tower(weights: dict[str, torch.Tensor], **changes) -> EvaTower:
+    """The tiny EVA-02 of the recordings; `changes` go to timm's constructor (for planted mistakes)."""
+    options = {
+        "img_size": 64,
+        "patch_size": 8,
+        "embed_dim": 96,
+        "depth": 6,
+        "num_heads": 6,
+        "mlp_ratio": 2.6667,
+        "qkv_fused": False,
+        "swiglu_mlp": True,
+        "scale_mlp": True,
+        "scale_attn_inner": True,
+        "use_rot_pos_emb": True,
+        "ref_feat_shape": (10, 10),
+        "global_pool": "token",
+        "num_classes": 48,
+    }
+    visual = _Visual(Eva(**{**options, **changes}))
+    state = {k.removeprefix("visual."): v for k, v in to_open_clip_keys(weights).items() if k.startswith("visual.")}
+    load_exactly(visual, state, "the recorded weights")
+    return EvaTower(name="recorded", visual=visual, pixels=CLIP_PIXELS).eval()
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Recorded:
+    return Recorded(RECORDED)
+
+
+@pytest.fixture(scope="session")
+def recorded_tower(recorded) -> ImageTower:
+    return make_recorded_tower(recorded.weights())
+
+
+@pytest.fixture()
+def miniature() -> Clip:
+    """The miniature CLIP with random weights: its architecture, without the packaged weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build_clip("DenseRC-Miniature", random_init=True)

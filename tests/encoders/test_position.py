@@ -1,0 +1,47 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from denserc.encoders.position import resize_position_embedding, rotary_table
+
+
+def test_the_trained_size_is_left_alone():
+    embedding = torch.randn(1, 17, 8)
+    assert resize_position_embedding(embedding, (4, 4), prefix=1) is embedding
+
+
+def test_resizing_equals_the_originals(recorded):
+    trained = recorded("clipself", "pos_embed_s")
+    torch.testing.assert_close(
+        resize_position_embedding(trained, (16, 16), prefix=1), recorded("clipself", "pos_embed_l"), atol=3e-6, rtol=0
+    )
+    torch.testing.assert_close(
+        resize_position_embedding(trained, (16, 12), prefix=1), recorded("rect", "rect_pos_embed"), atol=3e-6, rtol=0
+    )
+
+
+def test_antialiasing_would_be_noticed(recorded):
+    trained = recorded("clipself", "pos_embed_s")
+    square = trained[:, 1:].reshape(1, 8, 8, -1).permute(0, 3, 1, 2)
+    wrong = F.interpolate(square, size=(5, 5), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
+    given = resize_position_embedding(trained, (5, 5), prefix=1)[:, 1:]
+    assert (given - wrong).abs().max() > 1e-2
+
+
+def test_a_grid_that_is_not_square_is_refused():
+    with pytest.raises(ValueError, match="square"):
+        resize_position_embedding(torch.zeros(1, 13, 4), (4, 4), prefix=1)
+
+
+@pytest.mark.parametrize("size", ["s", "l"])
+def test_rotary_table_equals_the_originals(recorded, size):
+    cos, sin = recorded("clipself", f"rope_cos_{size}"), recorded("clipself", f"rope_sin_{size}")
+    side = round(len(cos) ** 0.5)
+    given = rotary_table((side, side), cos.shape[1], (10, 10))
+    torch.testing.assert_close(given, torch.cat([sin, cos], -1), atol=3e-6, rtol=0)
+
+
+def test_rotary_rows_follow_height_first():
+    table = rotary_table((2, 3), 8, None)
+    assert torch.equal(table[0, :4], table[1, :4])  # same row: the height's half agrees
+    assert not torch.equal(table[0, :4], table[3, :4])
