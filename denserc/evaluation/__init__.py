@@ -1,0 +1,22 @@
+"""Open-vocabulary detection metrics and region classification."""
+
+from .average_precision import Backend, Shape, score_detections
+from .build import build_evaluator
+from .detection import DetectionEvaluator, Protocol
+from .ov_coco import OvCocoEvaluator
+from .ov_lvis import OvLvisEvaluator
+from .region_classification import evaluate_regions
+from .region_inputs import RegionLimits
+
+__all__ = [
+    "Backend",
+    "DetectionEvaluator",
+    "OvCocoEvaluator",
+    "OvLvisEvaluator",
+    "Protocol",
+    "RegionLimits",
+    "Shape",
+    "build_evaluator",
+    "evaluate_regions",
+    "score_detections",
+]

@@ -1,0 +1,204 @@
+"""Region classification (mAcc): does a dense encoder name the regions of a panoptic data set?
+
+Protocol (CLIPSelf's): classes sorted by category id; the image's longest side resized to the input size and padded to
+a square; boxes pooled by RoIAlign, masks by their mean at the feature map's resolution; cosine to the text embeddings;
+things and stuff averaged apart, each over the classes that have regions; top-1 and top-5. The paper's Table 11 reports
+things' boxes, thing masks and stuff masks.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from ..structures import ConfigurationError, DataError, PixelStatistics, TextEmbeddings
+from .region_accuracy import AccuracyCounter
+from .region_inputs import (
+    PUBLISHED_LIMITS,
+    Region,
+    RegionLimits,
+    crop_square,
+    fit_square,
+    mask_cells,
+    picture_of,
+    to_input,
+)
+from .region_pooling import nearest_classes, pool_boxes, pool_masks
+
+TASK = "region_classification"
+
+
+def evaluate_regions(
+    dense_encoder: nn.Module,
+    text: TextEmbeddings,
+    entries: str | Iterable[dict[str, Any]],
+    *,
+    input_size: int,
+    names: Sequence[str] | None = None,
+    pixels: PixelStatistics | None = None,
+    normalise: bool = True,
+    limits: RegionLimits = PUBLISHED_LIMITS,
+    mask_coverage: float = 0.0,
+    crop_encoder: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    crop_size: int = 224,
+    batch_size: int = 1,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+    fingerprint: str = "",
+) -> dict[str, dict[str, float]]:
+    """mAcc of a dense encoder.
+
+    Under several processes each takes every n-th entry, none twice, and their counts are added.
+
+    Args:
+        dense_encoder: (B, 3, S, S) normalised images -> (B, E, h, w) raw dense features.
+        text: unit vectors of at least `names`.
+        entries: the name of a registered panoptic set, or one dict an image: "image" (H, W, 3) uint8 RGB or
+            "file_name", and "segments" as in RegionLimits.choose. A sequence is indexed, anything else iterated.
+        input_size: S, a multiple of the encoder's patch size.
+        names: C class names; a segment's label is an index into them (classes sorted by category id). By default
+            `entries.classes`.
+        pixels: how to normalise; by default `dense_encoder.tower.pixels`.
+        normalise: pool an L2-normalised map (CLIPSelf); False pools the raw map (DeCLIP).
+        limits: which segments count.
+        mask_coverage: see mask_cells.
+        crop_encoder: (R, 3, crop_size, crop_size) -> (R, E); when given, the crops of all boxes are classified with it
+            too: what the teacher's class token reaches.
+        crop_size: of those crops.
+        batch_size: images a forward.
+        device: where the encoder is.
+        progress: show a bar.
+        fingerprint: of the encoder's text tower, checked against the embeddings'.
+
+    Returns:
+        {"region_classification": {"boxes_top1", "boxes_top5" (things), "thing_masks_top1", "thing_masks_top5",
+        "stuff_boxes_top1", ..., "stuff_masks_top1", ...}}, with crops also "thing_crops_top1", "stuff_crops_top1", ...;
+        percent, NaN where no region was found; {} on ranks other than 0.
+
+    Raises:
+        DataError: names without an embedding, labels out of range.
+        FingerprintMismatchError: the embeddings belong to another encoder.
+        ConfigurationError: no pixel statistics or no class names are known.
+    """
+    if pixels is None:
+        if not hasattr(dense_encoder, "tower"):
+            raise ConfigurationError("Give `pixels`: this dense encoder has no `.tower.pixels` to take them from.")
+        pixels = dense_encoder.tower.pixels
+    if isinstance(entries, str):
+        entries = DatasetCatalog.get(entries)
+    if names is None:
+        if not hasattr(entries, "classes"):
+            raise ConfigurationError("Give `names`: these entries have no `.classes` to take them from.")
+        names = entries.classes
+    text.require_fingerprint(fingerprint)
+    device = torch.device(device)
+    vectors = F.normalize(text.select(names).to(device).float(), dim=-1)  # (C, E)
+    kinds = ["boxes", "masks"] + (["crops"] if crop_encoder is not None else [])
+    counters = {kind: AccuracyCounter(len(names)) for kind in kinds}
+    was_training = dense_encoder.training
+    dense_encoder.eval()
+    try:
+        with torch.inference_mode():
+            for batch in _batches(_share(entries, progress), batch_size):
+                images = [picture_of(entry) for entry in batch]
+                regions = [limits.choose(entry["segments"]) for entry in batch]
+                if not any(regions):
+                    continue
+                boxes, masks = _pooled(
+                    dense_encoder, images, regions, input_size, pixels, normalise, mask_coverage, device
+                )
+                found = {"boxes": boxes, "masks": masks}
+                if crop_encoder is not None:
+                    found["crops"] = _crop_features(crop_encoder, images, regions, crop_size, pixels, device)
+                flat = list(itertools.chain.from_iterable(regions))
+                labels = torch.tensor([region.label for region in flat])
+                is_thing = torch.tensor([region.is_thing for region in flat])
+                for kind, features in found.items():
+                    counters[kind].add(nearest_classes(features, vectors), labels, is_thing)
+    finally:
+        dense_encoder.train(was_training)
+    return _results(counters)
+
+
+def _share(entries: Iterable[dict], progress: bool) -> Iterator[dict]:
+    """This process's entries: every n-th one, none padded, none twice."""
+    rank, world = comm.get_rank(), comm.get_world_size()
+    if hasattr(entries, "__getitem__") and hasattr(entries, "__len__"):
+        indices = range(rank, len(entries), world)
+        mine, total = (entries[i] for i in indices), len(indices)
+    else:
+        mine, total = itertools.islice(entries, rank, None, world), None
+    return iter(tqdm(mine, total=total, desc="regions", unit="image", disable=not progress or rank != 0))
+
+
+def _batches(entries: Iterator[dict], size: int) -> Iterator[list[dict]]:
+    """Lists of up to `size` entries."""
+    while batch := list(itertools.islice(entries, size)):
+        yield batch
+
+
+def _pooled(
+    dense_encoder: nn.Module,
+    images: list,
+    regions: list[list[Region]],
+    side: int,
+    pixels: PixelStatistics,
+    normalise: bool,
+    coverage: float,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Box features and mask features, both (R, E), image after image."""
+    squares, scales = zip(*(fit_square(image, side) for image in images), strict=True)
+    features = dense_encoder(to_input(squares, pixels, device)).float()  # (B, E, h, w)
+    if normalise:
+        features = F.normalize(features, dim=1)
+    boxes, masks = [], []
+    for image, found, scale in zip(images, regions, scales, strict=True):
+        boxes.append(torch.tensor([region.box for region in found], dtype=torch.float32).reshape(-1, 4) * scale)
+        for region in found:
+            if region.mask.shape != (image.height, image.width):
+                raise DataError(
+                    f"A mask is {region.mask.shape} (h, w), its image {(image.height, image.width)}; they must agree."
+                )
+        stacked = np.stack([r.mask for r in found]) if found else np.zeros((0, image.height, image.width), bool)
+        masks.append(mask_cells(stacked, scale, side, features.shape[-2:], coverage).to(device))
+    return pool_boxes(features, [b.to(device) for b in boxes], side), pool_masks(features, masks)
+
+
+def _crop_features(
+    crop_encoder: Callable[[torch.Tensor], torch.Tensor],
+    images: list,
+    regions: list[list[Region]],
+    side: int,
+    pixels: PixelStatistics,
+    device: torch.device,
+) -> torch.Tensor:
+    """(R, E) embeddings of the boxes' crops, image after image."""
+    features = []
+    for image, found in zip(images, regions, strict=True):
+        if found:
+            crops = [crop_square(image, region.box, side) for region in found]
+            features.append(crop_encoder(to_input(crops, pixels, device)).float())
+    return torch.cat(features)
+
+
+def _results(counters: dict[str, AccuracyCounter]) -> dict[str, dict[str, float]]:
+    """Counts of all processes -> metrics; {} on ranks other than 0."""
+    gathered = comm.gather(counters, dst=0)
+    if not comm.is_main_process():
+        return {}
+    metrics = {}
+    for kind, counter in gathered[0].items():
+        for part in gathered[1:]:
+            counter.merge(part[kind])
+        for things in (True, False):
+            name = kind if kind == "boxes" and things else f"{'thing' if things else 'stuff'}_{kind}"
+            metrics[f"{name}_top1"], metrics[f"{name}_top5"] = counter.accuracy(things=things)
+    return {TASK: metrics}
