@@ -95,7 +95,7 @@ def clean_name(name: str) -> str:
 
 
 def article(name: str) -> str:
-    """ "an" before a vowel, else "a"."""
+    """The indefinite article of a name: "an" before a vowel, else "a"."""
     return "an" if name[:1].lower() in ("a", "e", "i", "o", "u") else "a"
 
 

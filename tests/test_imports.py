@@ -1,0 +1,143 @@
+"""The packages import one way, as the architecture says, and read neither the environment nor the command line."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "denserc"
+
+# Which packages of ours each may import besides itself; "config" is the module denserc/config.py.
+MAY_IMPORT = {
+    "structures": set(),
+    "encoders": {"structures"},
+    "construction": {"structures", "encoders"},
+    "data": {"structures"},
+    "distillation": {"structures", "encoders", "construction", "data"},
+    "detection": {"structures", "encoders", "construction", "data"},
+    "evaluation": {"structures", "data"},
+    "visualization": {"structures", "data"},
+}
+BELOW = set(MAY_IMPORT)
+MAY_IMPORT["config"] = BELOW  # gathers each package's own keys
+MAY_IMPORT["miniature"] = BELOW | {"config"}
+MAY_IMPORT["tools"] = BELOW | {"config", "miniature"}
+# Commands: the only places that may look at the environment or the command line.
+COMMANDS = {"tools", "miniature"}
+
+
+def imported_packages(source: str, module: tuple[str, ...], is_package: bool = False) -> set[str]:
+    """First components below `denserc` that a module's source imports, at any depth of its code.
+
+    Args:
+        module: the dotted name's parts, e.g. ("denserc", "data", "splits").
+        is_package: the source is the __init__.py of `module`.
+    """
+    found = set()
+    parent = module if is_package else module[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            targets = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = parent[: len(parent) - (node.level - 1)] if node.level else ()
+            stem = (*above, *(node.module.split(".") if node.module else ()))
+            targets = [(*stem, alias.name) for alias in node.names]
+        else:
+            continue
+        found |= {target[1] for target in targets if target[0] == PACKAGE and len(target) > 1}
+    return found
+
+
+def surroundings_read(source: str) -> list[str]:
+    """Uses of os.environ, os.getenv and sys.argv, however they were imported."""
+    hidden = {("os", "environ"), ("os", "getenv"), ("sys", "argv")}
+    tree = ast.parse(source)
+    alias = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            alias.update({a.asname or a.name: a.name for a in node.names if a.name in ("os", "sys")})
+    uses = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if (alias.get(node.value.id), node.attr) in hidden:
+                uses.append(f"line {node.lineno}: {alias[node.value.id]}.{node.attr}")
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            uses += [
+                f"line {node.lineno}: {node.module}.{a.name}" for a in node.names if (node.module, a.name) in hidden
+            ]
+    return uses
+
+
+def modules() -> list[tuple[Path, tuple[str, ...], bool]]:
+    """(file, dotted parts, is it a package's __init__) of every source below denserc/."""
+    found = []
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        found.append((path, parts[:-1] if is_package else parts, is_package))
+    return found
+
+
+ALL = modules()
+
+
+@pytest.mark.parametrize("path, module, is_package", ALL, ids=[".".join(m) for _, m, _ in ALL])
+def test_module_imports_only_what_lies_below_it(path, module, is_package):
+    imported = imported_packages(path.read_text(encoding="utf-8"), module, is_package)
+    if len(module) == 1:
+        allowed = set()
+    else:
+        assert module[1] in MAY_IMPORT, f"{module[1]} has no line in the architecture: add it to MAY_IMPORT"
+        allowed = MAY_IMPORT[module[1]] | {module[1]}
+    assert imported <= allowed, f"{path.relative_to(ROOT)} imports {sorted(imported - allowed)}"
+
+
+@pytest.mark.parametrize("path, module, is_package", ALL, ids=[".".join(m) for _, m, _ in ALL])
+def test_only_commands_read_environment_or_command_line(path, module, is_package):
+    if len(module) > 1 and module[1] in COMMANDS:
+        return
+    uses = surroundings_read(path.read_text(encoding="utf-8"))
+    assert not uses, f"{path.relative_to(ROOT)} reads its surroundings: {uses}"
+
+
+def test_the_table_has_no_cycle():
+    done, remaining = set(), dict(MAY_IMPORT)
+    while remaining:
+        free = {name for name, needs in remaining.items() if needs <= done}
+        assert free, f"these packages import each other in a circle: {sorted(remaining)}"
+        done |= free
+        remaining = {name: needs for name, needs in remaining.items() if name not in free}
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("from ..evaluation import x", {"evaluation"}),
+        ("from .. import evaluation", {"evaluation"}),
+        ("from denserc.evaluation.build import y", {"evaluation"}),
+        ("from denserc import evaluation", {"evaluation"}),
+        ("import denserc.evaluation.build as b", {"evaluation"}),
+        ("def f():\n    from ..evaluation import x", {"evaluation"}),
+        ("from .splits import x", {"data"}),
+        ("from . import splits", {"data"}),
+        ("import torch\nfrom os import path", set()),
+    ],
+)
+def test_imports_are_seen_however_they_are_written(source, expected):
+    assert imported_packages(source, ("denserc", "data", "registration")) == expected
+
+
+def test_imports_of_a_package_file_are_resolved_from_the_package():
+    assert imported_packages("from ..structures import x", ("denserc", "data"), is_package=True) == {"structures"}
+
+
+@pytest.mark.parametrize(
+    "source", ["import os\nos.environ['A']", "from os import getenv", "import sys as s\ns.argv", "from sys import argv"]
+)
+def test_surroundings_are_seen_however_they_are_read(source):
+    assert len(surroundings_read(source)) == 1
+
+
+def test_paths_and_exits_are_no_surroundings():
+    assert surroundings_read("import os, sys\nos.replace('a', 'b')\nsys.exit(0)") == []
