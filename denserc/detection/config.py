@@ -1,0 +1,65 @@
+"""Config keys of the detector. Where one of Detectron2's own keys means the same, it is used and not repeated here."""
+
+from detectron2.config import CfgNode
+
+
+def add_detection_config(cfg: CfgNode) -> None:
+    """Add INPUT.SIZE and more, SOLVER keys and MODEL.FVIT; defaults are the original's for OV-COCO with ViT-B/16."""
+    # Side of the network's square input: images are scaled so that the longer side has this length.
+    cfg.INPUT.SIZE = 640
+    # Range of the random scale in training, relative to INPUT.SIZE; then a crop of INPUT.SIZE at most.
+    cfg.INPUT.SCALE_JITTER = [0.1, 2.0]
+    # "opencv_bilinear" (the original, no antialiasing) or "pillow_bilinear" (Detectron2).
+    cfg.INPUT.RESAMPLING = "opencv_bilinear"
+
+    # Images in one forward pass of a process at test. Sizes are padded to the largest of a batch.
+    cfg.TEST.IMS_PER_PROCESS = 1
+
+    cfg.SOLVER.BETAS = [0.9, 0.999]
+    # Largest norm of the gradient of all parameters together; 0: no limit. (Detectron2's own
+    # SOLVER.CLIP_GRADIENTS limits each parameter apart and is not read.)
+    cfg.SOLVER.CLIP_NORM = 1.0
+
+    cfg.MODEL.FVIT = CfgNode()
+    fvit = cfg.MODEL.FVIT
+    # Blocks whose residual stream becomes the maps at strides patch / 4, patch / 2, patch, 2 x patch.
+    fvit.BLOCKS = [3, 5, 7, 11]
+    fvit.UPSAMPLER_NORM = "SyncBN"  # with one process plain BN, here and in the other NORM keys
+    # "square" (the original) or "divisible" (no more padding than the patch size asks for).
+    fvit.PADDING = "square"
+    # "two_sided" (the original) or "above" (Detectron2).
+    fvit.SIZE_CLAMP = "two_sided"
+    # Boxes of a side below twice this go to the finest map; 56 in the original, whatever the strides.
+    fvit.FINEST_SCALE = 56.0
+    # Width of the fully connected layers; 0: that of the image-text space.
+    fvit.FC_WIDTH = 0
+    # Leave out detections without area, as Detectron2; the original keeps them.
+    fvit.DROP_EMPTY = False
+
+    fvit.RPN = CfgNode()
+    fvit.RPN.NORM = ""  # OV-LVIS: "SyncBN"
+    fvit.RPN.ANCHOR_SCALE = 8.0  # side of the square anchor in strides
+    fvit.RPN.LOW_QUALITY = "overwrite"  # "none", "overwrite" (the original) or "keep_best" (Detectron2)
+    fvit.RPN.LOW_QUALITY_IOU = 0.3
+    fvit.RPN.NORMALISER = "sampled"  # "sampled" (the original) or "fixed" (Detectron2)
+
+    fvit.ROI = CfgNode()
+    fvit.ROI.LOW_QUALITY = "none"  # OV-LVIS: "overwrite"
+    fvit.ROI.LOW_QUALITY_IOU = 0.5
+
+    fvit.CLASSIFIER = CfgNode()
+    fvit.CLASSIFIER.TEMPERATURE = 50.0  # what cosines are multiplied by; initial value if learned
+    fvit.CLASSIFIER.LEARN_TEMPERATURE = True
+    fvit.CLASSIFIER.BACKGROUND_WEIGHT = 0.6  # OV-LVIS: 0.9
+    fvit.CLASSIFIER.LOSS_NORMALISER = "samples"  # "samples" (the original) or "weights" (PyTorch)
+
+    fvit.FUSION = CfgNode()
+    fvit.FUSION.TEMPERATURE = 75.0  # of the frozen encoder's cosines
+    fvit.FUSION.BASE = 0.1  # the encoder's share for base classes and background
+    fvit.FUSION.NOVEL = 0.8  # for novel classes
+    fvit.FUSION.UNSPLIT = 0.2  # for all, where a data set names no novel class (transfer)
+
+    fvit.VOCABULARY = CfgNode()
+    fvit.VOCABULARY.TEMPLATES = "vild"  # "vild" or "plain"
+    fvit.VOCABULARY.EMBEDDINGS = ""  # a file of text embeddings to take the names from, instead of embedding them
+    fvit.VOCABULARY.CACHE_DIR = ""  # empty: OUTPUT_DIR/text_embeddings

@@ -1,0 +1,38 @@
+"""A trained detector from one file, ready to be asked."""
+
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from ..structures import CheckpointError
+from .checkpoint import METADATA, FViTCheckpointer, read_detector
+from .meta_arch import FViT
+
+
+def load_detector(path: str | Path, *, device: str = "cpu") -> FViT:
+    """The detector of a checkpoint written by the engine, in eval mode; call `set_vocabulary` on it next.
+
+    Example::
+
+        model = load_detector("output/fvit/model_final.pth")
+        model.set_vocabulary(["red cup", "striped ball"])
+        detections = model([{"image": image}])[0]["instances"]  # image: (3, h, w) RGB in 0..255
+
+    Raises:
+        CheckpointError: the file is absent, of another kind, or carries no configuration.
+        WeightsMismatchError: its weights do not fit its configuration.
+    """
+    metadata = read_detector(path)[METADATA]
+    if "config" not in metadata:
+        raise CheckpointError(
+            f"{path} carries no configuration; build the model from a config file with MODEL.WEIGHTS set to this path."
+        )
+    cfg = CfgNode(yaml.safe_load(metadata["config"]))
+    cfg.MODEL.WEIGHTS = str(path)
+    cfg.MODEL.DEVICE = device
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()  # they need not exist here
+    model = build_model(cfg)
+    FViTCheckpointer(model).load(str(path))
+    return model.eval()

@@ -1,0 +1,169 @@
+"""Training and evaluation of a detector from its configuration."""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, create_ddp_model, hooks
+from detectron2.engine.defaults import default_writers
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..structures import ConfigurationError
+from .checkpoint import FViTCheckpointer
+from .loader import build_test_loader, build_train_loader
+from .meta_arch import FViT
+from .solver import build_optimizer
+
+logger = logging.getLogger(__name__)
+
+EvaluatorFactory = Callable[[str, str], DatasetEvaluator]
+
+
+def run(
+    cfg: CfgNode,
+    *,
+    evaluator_factory: EvaluatorFactory | None = None,
+    resume: bool = False,
+    eval_only: bool = False,
+) -> dict[str, dict]:
+    """Train and evaluate, or evaluate alone.
+
+    Every step draws from generators seeded by (seed, step, process) and every image by (seed, its place in the
+    stream), so a resumed run on the CPU continues bit for bit, with any number of loader workers. A negative SEED is
+    drawn anew at each start and gives that up.
+
+    Args:
+        cfg: complete; OUTPUT_DIR receives checkpoints, metrics.json, TensorBoard scalars and the evaluators' files.
+        evaluator_factory: (data set name, output folder) -> evaluator; None: nothing is evaluated.
+        resume: continue from the last checkpoint in OUTPUT_DIR, if there is one.
+        eval_only: evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint.
+
+    Returns:
+        {data set name: results of its evaluator}; empty without an evaluator and on processes other than the first.
+
+    Raises:
+        ConfigurationError: nothing to train on or to evaluate.
+    """
+    cfg = with_device(cfg)
+    model = build_model(cfg)
+    if not isinstance(model, FViT):
+        raise ConfigurationError(f"This engine trains FViT; MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}.")
+    model.metadata["config"] = cfg.dump()
+    logger.info("%s", describe(model))
+    if eval_only:
+        if not cfg.DATASETS.TEST or evaluator_factory is None:
+            raise ConfigurationError("--eval-only needs DATASETS.TEST and an evaluator.")
+        checkpointer = FViTCheckpointer(model, cfg.OUTPUT_DIR)
+        if not (resume and checkpointer.has_checkpoint()) and not cfg.MODEL.WEIGHTS:
+            logger.warning("No MODEL.WEIGHTS: the detector's trained part is random, its detections mean nothing.")
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        return test(cfg, model, evaluator_factory)
+    return train(cfg, model, evaluator_factory, resume=resume)
+
+
+def train(
+    cfg: CfgNode, model: FViT, evaluator_factory: EvaluatorFactory | None, *, resume: bool = False
+) -> dict[str, dict]:
+    """Train a built model as configured; see `run`."""
+    if not cfg.DATASETS.TRAIN:
+        raise ConfigurationError("DATASETS.TRAIN is empty: there is nothing to train on.")
+    seed = cfg.SEED if cfg.SEED >= 0 else int(comm.shared_random_seed())
+    optimizer = build_optimizer(cfg, model)
+    wrapped = create_ddp_model(model, broadcast_buffers=False)
+    trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED and model.device.type == "cuda" else SimpleTrainer
+    trainer = trainer_class(wrapped, None, optimizer)
+    checkpointer = FViTCheckpointer(model, cfg.OUTPUT_DIR, trainer=trainer)
+    results: dict[str, dict] = {}
+
+    def evaluate() -> dict[str, dict]:
+        trained_on = model.vocabulary
+        results.update(test(cfg, wrapped, evaluator_factory))
+        model.set_vocabulary(trained_on.names, novel=trained_on.novel)
+        return results
+
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            SeedEachStep(seed),
+            hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+            hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=3)
+            if comm.is_main_process()
+            else None,
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate) if cfg.DATASETS.TEST and evaluator_factory else None,
+            hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER), period=20)
+            if comm.is_main_process()
+            else None,
+        ]
+    )
+    resumed = resume and checkpointer.has_checkpoint()
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    start = trainer.iter + 1 if resumed else 0
+    if start >= cfg.SOLVER.MAX_ITER:
+        logger.info("The last checkpoint is of step %d of %d: trained already.", start, cfg.SOLVER.MAX_ITER)
+        return test(cfg, wrapped, evaluator_factory) if cfg.DATASETS.TEST and evaluator_factory else {}
+    trainer.data_loader = build_train_loader(cfg, start, seed)
+    trainer.train(start, cfg.SOLVER.MAX_ITER)
+    return results
+
+
+def test(cfg: CfgNode, model: nn.Module, evaluator_factory: EvaluatorFactory) -> dict[str, dict]:
+    """Evaluate on each set of DATASETS.TEST with that set's own vocabulary, whatever the model was trained on."""
+    detector = model.module if isinstance(model, DistributedDataParallel) else model
+    results = {}
+    for name in cfg.DATASETS.TEST:
+        detector.use_dataset(name)
+        logger.info(
+            "Evaluating on %s: %d classes, %d of them novel",
+            name,
+            len(detector.vocabulary),
+            len(detector.vocabulary.novel),
+        )
+        evaluator = evaluator_factory(name, cfg.OUTPUT_DIR)
+        result = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
+        if comm.is_main_process() and result:
+            results[name] = dict(result)
+            print_csv_format(result)
+    return results
+
+
+def with_device(cfg: CfgNode) -> CfgNode:
+    """The configuration with MODEL.DEVICE "auto" (or an absent "cuda") replaced by what this machine has."""
+    cfg = cfg.clone()
+    wanted = cfg.MODEL.DEVICE
+    if wanted == "auto" or (wanted.startswith("cuda") and not torch.cuda.is_available()):
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+        cfg.freeze()
+        logger.info("MODEL.DEVICE is %r; using %s", wanted, cfg.MODEL.DEVICE)
+    return cfg
+
+
+def describe(model: FViT) -> str:
+    """One line: what is trained and what is frozen."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    name = model.metadata.get("encoder", type(model.backbone.encoder).__name__)
+    return f"F-ViT over {name}: {trained / 1e6:.2f} M parameters trained, {frozen / 1e6:.2f} M frozen"
+
+
+class SeedEachStep(HookBase):
+    """Makes a step's randomness a function of (seed, step, process), so that there is no state to save.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def before_step(self):
+        """Seed PyTorch's generators."""
+        draw = np.random.default_rng([self.seed, 2, self.trainer.iter, comm.get_rank()])
+        torch.manual_seed(int(draw.integers(2**62)))

@@ -1,0 +1,173 @@
+"""Batches for training, in an order that a resumed run continues; images for test."""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, detection_utils
+from detectron2.data import transforms as T
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..data.images import read_rgb
+from ..structures import ConfigurationError, DataError
+from .augment import test_augmentations, training_augmentations
+from .options import Resampling, choose
+
+
+class RecordMapper:
+    """One record of a Detectron2 data set -> what the model takes.
+
+    Args:
+        augmentations: applied to image, boxes and masks.
+        training: whether annotations are wanted; crowd annotations are never used.
+        mask_format: "bitmask" or "polygon"; None: no masks.
+    """
+
+    def __init__(self, augmentations: list[T.Augmentation], *, training: bool, mask_format: str | None = None):
+        self.augmentations = T.AugmentationList(augmentations)
+        self.training = training
+        self.mask_format = mask_format
+
+    def __call__(self, record: dict) -> dict:
+        """Adds "image" (3, h, w) uint8 RGB and, in training, "instances"; keeps "height" and "width" of the file.
+
+        Raises:
+            DataError: the image cannot be read or has another size than its record says.
+        """
+        record = copy.deepcopy(record)
+        image = read_rgb(record["file_name"])
+        h, w = image.shape[:2]
+        if (record.get("height", h), record.get("width", w)) != (h, w):
+            raise DataError(
+                f"{record['file_name']} is {h} x {w} (h x w) upright, but its annotation file says "
+                f"{record['height']} x {record['width']}: the file was exchanged, or its EXIF rotation was ignored."
+            )
+        record["height"], record["width"] = h, w
+        image_in = T.AugInput(image)
+        transforms = self.augmentations(image_in)
+        record["image"] = torch.from_numpy(np.ascontiguousarray(image_in.image.transpose(2, 0, 1)))
+        annotations = record.pop("annotations", [])
+        if self.training:
+            record["instances"] = self._instances(annotations, transforms, image_in.image.shape[:2])
+        return record
+
+    def _instances(self, annotations: list[dict], transforms: T.TransformList, size: tuple[int, int]):
+        kept = []
+        for annotation in annotations:
+            if annotation.get("iscrowd", 0):
+                continue
+            if self.mask_format is None:
+                annotation.pop("segmentation", None)
+            kept.append(detection_utils.transform_instance_annotations(annotation, transforms, size))
+        instances = detection_utils.annotations_to_instances(kept, size, mask_format=self.mask_format or "polygon")
+        if self.mask_format is not None and instances.has("gt_masks"):
+            # A crop may have cut an object: its box is that of what is left of it.
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        return detection_utils.filter_empty_instances(instances, by_mask=False, box_threshold=1e-2)
+
+
+class TrainingStream(Dataset):
+    """An endless stream of mapped records: item p is the p-th image that training sees.
+
+    Every round over the records has its own permutation, and every item its own seed, so an item depends on (seed, p)
+    alone: not on the number of workers, nor on where a run was interrupted.
+
+    Args:
+        records: of the training sets.
+        mapper: record -> item.
+        seed: of the order and of the augmentation.
+    """
+
+    def __init__(self, records: list[dict], mapper: Callable[[dict], dict], *, seed: int):
+        if not records:
+            raise DataError("The training sets hold no image with an annotation to learn from.")
+        self.records = records
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> dict:
+        round_, offset = divmod(position, len(self.records))
+        order = np.random.default_rng([self.seed, round_]).permutation(len(self.records))
+        before = np.random.get_state()
+        np.random.seed(np.random.default_rng([self.seed, 1, position]).integers(2**32))
+        try:
+            return self.mapper(self.records[order[offset]])
+        finally:
+            np.random.set_state(before)
+
+
+class PositionSampler(Sampler):
+    """Positions of the stream for this process, from a given batch on, without end.
+
+    Args:
+        start: batches that were trained on before.
+        total_batch: images of one step over all processes.
+    """
+
+    def __init__(self, *, start: int, total_batch: int):
+        self.first = start * total_batch + comm.get_rank()
+
+    def __iter__(self) -> Iterator[int]:
+        position = self.first
+        while True:
+            yield position
+            position += comm.get_world_size()
+
+
+def build_train_loader(cfg: CfgNode, start: int, seed: int) -> DataLoader:
+    """Endless batches from the sets in DATASETS.TRAIN, beginning with batch number `start`.
+
+    Raises:
+        ConfigurationError: SOLVER.IMS_PER_BATCH does not divide by the number of processes.
+        DataError: no images.
+    """
+    total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if total % processes:
+        raise ConfigurationError(f"SOLVER.IMS_PER_BATCH = {total} does not divide by {processes} processes.")
+    records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        records = [r for r in records if any(not a.get("iscrowd", 0) for a in r["annotations"])]
+    resampling = choose(Resampling, cfg.INPUT.RESAMPLING, "INPUT.RESAMPLING")
+    mapper = RecordMapper(
+        training_augmentations(cfg.INPUT.SIZE, cfg.INPUT.SCALE_JITTER, resampling),
+        training=True,
+        mask_format=cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
+    )
+    return DataLoader(
+        TrainingStream(records, mapper, seed=seed),
+        batch_size=total // processes,
+        sampler=PositionSampler(start=start, total_batch=total),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+    )
+
+
+def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """Every image of a set once, shared between the processes."""
+    records = DatasetCatalog.get(name)
+    resampling = choose(Resampling, cfg.INPUT.RESAMPLING, "INPUT.RESAMPLING")
+    mapper = RecordMapper(test_augmentations(cfg.INPUT.SIZE, resampling), training=False)
+    return DataLoader(
+        _Mapped(records, mapper),
+        batch_size=cfg.TEST.IMS_PER_PROCESS,
+        sampler=InferenceSampler(len(records)),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+    )
+
+
+class _Mapped(Dataset):
+    def __init__(self, records: list[dict], mapper: Callable[[dict], dict]):
+        self.records = records
+        self.mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.mapper(self.records[index])

@@ -1,0 +1,65 @@
+"""Features of regions by RoIAlign on maps of any stride.
+
+Detectron2's ROIPooler asserts strides that are powers of two; a patch of 14 gives 3.5, 7, 14, 28.
+Shape letters: B images, R regions of the whole batch, C channels, K pooled side.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torchvision.ops import roi_align
+
+
+def to_rois(boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Boxes (R_b, 4) of each image -> (R, 5) with the image's index in front."""
+    indices = [box.new_full((len(box), 1), float(i)) for i, box in enumerate(boxes)]
+    return torch.cat([torch.cat(indices), torch.cat(list(boxes))], dim=1)
+
+
+def assign_levels(boxes: torch.Tensor, *, finest_scale: float, num_levels: int) -> torch.Tensor:
+    """The map that each box is pooled from.
+
+    Args:
+        boxes: (R, 4).
+        finest_scale: boxes of less than twice this side (root of the area, in pixels) go to level 0. The
+            original uses 56 for all strides; Detectron2's canonical 224 at stride 16 is the same.
+
+    Returns:
+        (R,) int64 in 0 .. num_levels - 1: floor(log2(side / finest_scale + 1e-6)), clamped.
+    """
+    side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    return torch.floor(torch.log2(side / finest_scale + 1e-6)).clamp(0, num_levels - 1).long()
+
+
+class RegionPooler(nn.Module):
+    """RoIAlign (half-pixel aligned, adaptive number of samples) from the level that fits a box's size.
+
+    Args:
+        resolution: K.
+        strides: pixels per cell of each level, finest first.
+        finest_scale: see assign_levels.
+    """
+
+    def __init__(self, *, resolution: int, strides: Sequence[float], finest_scale: float):
+        super().__init__()
+        self.resolution = resolution
+        self.strides = tuple(float(stride) for stride in strides)
+        self.finest_scale = finest_scale
+
+    def forward(self, features: Sequence[torch.Tensor], boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Maps (B, C, h, w), one a level, and boxes (R_b, 4), one tensor an image -> (R, C, K, K)."""
+        rois = to_rois(boxes)
+        levels = assign_levels(rois[:, 1:], finest_scale=self.finest_scale, num_levels=len(self.strides))
+        pooled = features[0].new_zeros(len(rois), features[0].shape[1], self.resolution, self.resolution)
+        for level, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
+            chosen = (levels == level).nonzero().flatten()
+            values = align(feature, rois[chosen], stride=stride, resolution=self.resolution)
+            pooled = pooled.index_put((chosen,), values.to(pooled.dtype))
+        return pooled
+
+
+def align(feature: torch.Tensor, rois: torch.Tensor, *, stride: float, resolution: int) -> torch.Tensor:
+    """RoIAlign of one map: (B, C, h, w) and rois (R, 5) -> (R, C, resolution, resolution)."""
+    # In half precision the boxes' coordinates would be off by up to half a pixel.
+    return roi_align(feature.float(), rois.float(), resolution, 1.0 / stride, sampling_ratio=-1, aligned=True)

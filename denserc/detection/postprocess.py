@@ -1,0 +1,101 @@
+"""From scored boxes to detections: suppression per class, and the way back to the original image.
+
+Shape letters: R boxes, C classes, S candidates (pairs of a box and a class).
+"""
+
+import torch
+from detectron2.layers import paste_masks_in_image
+from detectron2.structures import Boxes, Instances
+from torchvision.ops import nms
+
+
+def grouped_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, *, iou: float, limit: int
+) -> torch.Tensor:
+    """Greedy suppression inside each group, best scores first, until `limit` boxes are kept.
+
+    Greedy suppression of the best S' candidates does not depend on the others, so only as many of the best
+    candidates are looked at as are needed: a million pairs of 1,203 classes cost no more than a few thousand.
+    Groups are set apart by a shift in float64, which is exact to far below a pixel at any number of groups.
+
+    Args:
+        boxes: (S, 4); scores: (S,); groups: (S,) int64, class or level.
+        iou: a box that overlaps a better one of its group by more than this is dropped.
+
+    Returns:
+        Indices of at most `limit` kept candidates, best first.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    if not len(order) or limit <= 0:
+        return order[:0]
+    count = min(len(order), max(4 * limit, 1000))
+    # Apple's GPUs have no float64.
+    device = torch.device("cpu") if boxes.device.type == "mps" else boxes.device
+    span = boxes.max().double().to(device) - boxes.min().double().to(device) + 1.0
+    while True:
+        best = order[:count]
+        shifted = boxes[best].to(device).double() + (groups[best].to(device).double() * span)[:, None]
+        # The candidates are sorted already; descending ranks keep that order through the operator's own sort.
+        ranks = torch.arange(count, 0, -1, device=device, dtype=torch.float64)
+        kept = nms(shifted, ranks, iou)
+        if len(kept) >= limit or count == len(order):
+            return best[kept[:limit].to(best.device)]
+        count = min(len(order), 4 * count)
+
+
+def select_detections(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    image_size: tuple[int, int],
+    *,
+    score_threshold: float,
+    iou: float,
+    limit: int,
+    drop_empty: bool = False,
+) -> tuple[Instances, torch.Tensor]:
+    """Detections of one image: every class of every box above a score, suppressed per class.
+
+    Args:
+        boxes: (R, 4) class-agnostic, in network pixels, clipped to the image.
+        scores: (R, C) without the background.
+        image_size: (h, w) of the network input without padding.
+        score_threshold: only scores above it count.
+        drop_empty: leave out boxes without area, as Detectron2 does; the original keeps them.
+
+    Returns:
+        Instances with pred_boxes, scores and pred_classes, best first, and the row of `boxes` of each.
+    """
+    valid = (scores > score_threshold) & torch.isfinite(boxes).all(dim=1, keepdim=True)
+    if drop_empty:
+        valid &= ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1, keepdim=True)
+    rows, classes = valid.nonzero(as_tuple=True)
+    values = scores[rows, classes]
+    kept = grouped_nms(boxes[rows], values, classes, iou=iou, limit=limit)
+    result = Instances(image_size)
+    result.pred_boxes = Boxes(boxes[rows[kept]])
+    result.scores = values[kept]
+    result.pred_classes = classes[kept]
+    return result, rows[kept]
+
+
+def to_original_size(result: Instances, size: tuple[int, int], *, mask_threshold: float = 0.5) -> Instances:
+    """Detections in the pixels of an image of another size.
+
+    Unlike Detectron2's function of this purpose it drops no empty box, as the original.
+
+    Args:
+        result: detections in network pixels; pred_masks, if any, are (R, 1, M, M) probabilities.
+        size: (h, w) of the image as it was read.
+
+    Returns:
+        A new Instances; pred_masks are (R, h, w) bool.
+    """
+    h, w = size
+    boxes = Boxes(result.pred_boxes.tensor.clone())
+    boxes.scale(w / result.image_size[1], h / result.image_size[0])
+    boxes.clip(size)
+    fields = {**result.get_fields(), "pred_boxes": boxes}
+    if result.has("pred_masks"):
+        masks = result.pred_masks[:, 0]
+        fields["pred_masks"] = paste_masks_in_image(masks, boxes, size, threshold=mask_threshold)
+    return Instances(size, **fields)
