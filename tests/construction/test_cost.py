@@ -1,0 +1,43 @@
+"""The cost of the dense forward of ViT-B/16 at 1024 x 1024, counted on shapes alone."""
+
+import pytest
+
+from denserc.construction import Construction, DenseEncoder
+from denserc.construction.cost import count_multiply_accumulates
+from denserc.encoders import build_clip
+
+
+@pytest.fixture(scope="module")
+def tower():
+    return build_clip("EVA02-B-16", random_init=True).image
+
+
+def total(tower, name, **overrides):
+    return count_multiply_accumulates(DenseEncoder(tower, Construction.named(name, **overrides)), (1024, 1024))["total"]
+
+
+def test_hsg_adds_exactly_9216_parameters_to_vit_b16(tower):
+    gates = DenseEncoder(tower, Construction()).gates
+    assert sum(p.numel() for p in gates.parameters()) == 9216
+    per_layer = DenseEncoder(tower, Construction(shared_gate=False)).gates
+    assert sum(p.numel() for p in per_layer.parameters()) == 3 * 9216
+
+
+def test_the_count_is_the_arithmetic_written_out(tower):
+    n, d, hidden, e, heads = 64 * 64, 768, 2048, 512, 12
+    block = (n + 1) * (4 * d * d + 3 * d * hidden) + 2 * (n + 1) ** 2 * d  # projections, SwiGLU, both products
+    last_values, projections = n * d * d, 3 * n * d * d
+    gates = 3 * n * d * heads
+    patches, head = n * 3 * 16 * 16 * d, n * d * e
+    assert total(tower, "denserc") == 11 * block + last_values + gates + projections + patches + head
+    assert total(tower, "denserc") - total(tower, "denserc", projection="last") == 2 * n * d * d
+
+
+def test_it_stays_below_the_papers_636_and_the_shared_projection_below_612(tower):
+    assert total(tower, "denserc") < 617e9 < 636e9
+    assert total(tower, "denserc", projection="last") < 612e9
+
+
+def test_the_last_block_computes_only_what_the_choice_needs(tower):
+    costs = [total(tower, name) for name in ("last_block_values", "denserc", "clipself", "declip", "denserc_qk")]
+    assert costs == sorted(costs)
