@@ -1,0 +1,77 @@
+"""The views of an image are CLIPSelf's, pixel for pixel."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from denserc.distillation.crops import (
+    CropResize,
+    CropTransform,
+    content_extent,
+    enlarge,
+    padded_square,
+    to_padded_square,
+)
+from denserc.distillation.distiller import normalized
+from denserc.distillation.regions import GridRegions, GridRule, ImageRecord
+from denserc.structures import CLIP_PIXELS, ConfigurationError
+
+
+@pytest.mark.parametrize("case", ["grid0", "grid1"])
+def test_views_equal_clipselfs(recordings, case):
+    recorded = recordings("clipself_preprocess")
+    image = Image.fromarray(recorded["image_u8"])
+    regions = GridRegions(max_split=6, rule=GridRule.CLIPSELF, max_regions=8)
+    boxes = regions.sample(ImageRecord("", 0), random.Random(int(recorded[f"{case}_pyseed"])))
+
+    student = normalized(padded_square(image, 128), CLIP_PIXELS)
+    torch.testing.assert_close(student, torch.from_numpy(recorded[f"{case}_image"]), atol=1e-6, rtol=0)
+
+    expected = torch.from_numpy(recorded[f"{case}_boxes"])
+    assert (expected[:, 4] == 1).all()
+    padded = to_padded_square(boxes, content_extent(image))
+    torch.testing.assert_close(padded, expected[:, :4], atol=1e-6, rtol=0)
+
+    scale = float(recorded[f"{case}_crop_scale"])
+    crops = CropTransform(size=64, resize=CropResize.LETTERBOX, scale=scale)(image, boxes)
+    expected = torch.from_numpy(recorded[f"{case}_crops"])
+    torch.testing.assert_close(normalized(crops, CLIP_PIXELS), expected, atol=1e-6, rtol=0)
+
+
+def test_square_crops_fill_the_square():
+    image = Image.new("RGB", (60, 30), (200, 100, 50))
+    crops = CropTransform(size=16, resize=CropResize.SQUARE)(image, torch.tensor([[0.0, 0.0, 1.0, 0.5]]))
+    assert crops.shape == (1, 3, 16, 16) and crops.dtype == torch.uint8
+    assert (crops[0].flatten(1).T == torch.tensor([200, 100, 50], dtype=torch.uint8)).all()
+
+
+@pytest.mark.parametrize(("size", "extent"), [((80, 40), (0.5, 1.0)), ((30, 60), (1.0, 0.5)), ((50, 50), (1.0, 1.0))])
+def test_padding_is_black_right_and_below(size, extent):
+    image = Image.new("RGB", size, (255, 255, 255))
+    assert content_extent(image) == extent
+    square = padded_square(image, 32)
+    height, width = round(32 * extent[0]), round(32 * extent[1])
+    assert (square[:, :height, :width] == 255).all()
+    assert square.float().sum() == 255 * 3 * height * width
+
+
+def test_a_region_below_one_pixel_shows_its_pixel():
+    pixels = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    box = torch.tensor([[0.99, 0.99, 1.0, 1.0]])
+    crop = CropTransform(size=4)(Image.fromarray(pixels), box)
+    assert crop.unique().tolist() == pixels[2, 2].tolist()
+
+
+def test_enlarged_regions_stay_in_the_image():
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.4, 0.4, 0.6, 0.6]])
+    grown = enlarge(boxes, 2.0)
+    torch.testing.assert_close(grown, torch.tensor([[0.0, 0.0, 0.75, 0.75], [0.3, 0.3, 0.7, 0.7]]))
+    assert enlarge(boxes, 1.0) is boxes
+
+
+def test_meaningless_sizes_are_refused():
+    with pytest.raises(ConfigurationError, match="size=0"):
+        CropTransform(size=0)

@@ -1,0 +1,48 @@
+"""Which parameters learn, and the schedule."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from denserc.construction import Construction, DenseEncoder
+from denserc.distillation.optim import Trainable, build_optimizer, learning_rate, set_trainable
+from denserc.structures import ConfigurationError
+
+
+@pytest.fixture()
+def student(recorded_tower) -> DenseEncoder:
+    return DenseEncoder(deepcopy(recorded_tower), Construction())
+
+
+def test_matrices_decay_and_vectors_do_not(student):
+    optimizer = build_optimizer(student, lr=1.0, weight_decay=0.1, betas=(0.9, 0.98), eps=1e-6)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in student.named_parameters():
+        vector = name.endswith("bias") or parameter.ndim < 2
+        assert decay[id(parameter)] == (0.0 if vector else 0.1), name
+
+
+def test_blocks_alone_leave_embeddings_and_head(student):
+    set_trainable(student, Trainable.BLOCKS)
+    frozen = {name for name, p in student.named_parameters() if not p.requires_grad}
+    assert frozen and not any(".blocks." in name or name.startswith("gates") for name in frozen)
+    assert all(p.requires_grad for name, p in student.named_parameters() if ".blocks." in name)
+    assert all(p.requires_grad for p in student.gates.parameters())
+    set_trainable(student, Trainable.TOWER)
+    assert all(p.requires_grad for p in student.parameters())
+
+
+def test_a_tower_without_blocks_is_refused(student):
+    student.tower = torch.nn.Linear(2, 2)
+    with pytest.raises(ConfigurationError, match="Use 'tower'"):
+        set_trainable(student, Trainable.BLOCKS)
+
+
+def test_schedule_warms_up_and_falls_to_zero():
+    rates = [learning_rate(step, base=2.0, warmup=4, total=20) for step in range(20)]
+    assert rates[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert all(a > b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert rates[12] == pytest.approx(1.0)
+    assert learning_rate(20, base=2.0, warmup=4, total=20) == 0.0
+    assert learning_rate(0, base=2.0, warmup=0, total=1) == 2.0
