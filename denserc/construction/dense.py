@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..encoders import ImageTower, TokenStream, merge_heads
+from ..encoders import ImageTower, TokenStream, attention, merge_heads
 from ..structures import ConfigurationError
 from .choices import Construction, GatePosition, Projection, ValueModule, ValueSource
 from .gating import HeadSelectionGating
@@ -154,10 +154,10 @@ class DenseEncoder(nn.Module):
         gate = None
         if choice.module is ValueModule.QK_ATTENTION:
             q, k = tower.queries_keys(index, normed, stream, rotary=True)
-            v = nn.functional.scaled_dot_product_attention(q[:, :, -n:], k, v)
+            v = attention(q[:, :, -n:], k, v)
         elif choice.module is ValueModule.QQ_ATTENTION:
             q, _ = tower.queries_keys(index, normed, stream, rotary=False)
-            v = nn.functional.scaled_dot_product_attention(q[:, :, -n:], q, v, scale=1.0)
+            v = attention(q[:, :, -n:], q, v, scale=1.0)
         else:
             v, normed = v[:, :, -n:], normed[:, -n:]
             if choice.module is ValueModule.HSG:

@@ -1,7 +1,7 @@
 """Image towers, text towers and foundation models; open_clip and timm build them, one contract opens them."""
 
 from .build import build_architecture, build_clip, wrap_open_clip
-from .contract import Clip, FoundationModel, ImageTower, TextTower, TokenStream, merge_heads
+from .contract import Clip, FoundationModel, ImageTower, TextTower, TokenStream, attention, merge_heads
 from .foundation import build_foundation_model
 from .weights import load_exactly, read_weights, to_open_clip_keys
 
@@ -11,6 +11,7 @@ __all__ = [
     "ImageTower",
     "TextTower",
     "TokenStream",
+    "attention",
     "build_architecture",
     "build_clip",
     "build_foundation_model",
