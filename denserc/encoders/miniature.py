@@ -11,12 +11,11 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import load_file
 from timm.models import register_model
 from timm.models.eva import Eva
 from torch import nn
 
-from ..structures import WeightsMismatchError
+from .weights import load_exactly, read_weights
 
 MINIATURE = "DenseRC-Miniature"
 _ASSETS = Path(str(resources.files(__package__) / "assets"))
@@ -104,17 +103,6 @@ def miniature_tokenizer() -> MiniatureTokenizer:
     return MiniatureTokenizer(json.loads(MINIATURE_WORDS.read_text(encoding="utf-8")))
 
 
-def load_miniature_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a safetensors file (any float type) into the miniature CLIP; WeightsMismatchError unless it fits exactly."""
-    state = load_file(path)
-    own = model.state_dict()
-    missing, unexpected = own.keys() - state.keys(), state.keys() - own.keys()
-    misshapen = [(k, state[k].shape, own[k].shape) for k in own.keys() & state.keys() if state[k].shape != own[k].shape]
-    if missing or unexpected or misshapen:
-        raise WeightsMismatchError(str(path), missing, unexpected, misshapen)
-    model.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()})
-
-
 def create_miniature(
     weights: str | Path | None = MINIATURE_WEIGHTS, *, seed: int = 0
 ) -> tuple[nn.Module, MiniatureTokenizer]:
@@ -123,10 +111,14 @@ def create_miniature(
     Args:
         weights: a safetensors file; the packaged one by default; None for random weights.
         seed: of the random weights; the global random state is left as it was.
+
+    Raises:
+        CheckpointError: the file is absent or unreadable.
+        WeightsMismatchError: it holds the weights of another architecture.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = open_clip.create_model(MINIATURE)
     if weights is not None:
-        load_miniature_weights(model, weights)
+        load_exactly(model, read_weights(weights), str(weights))
     return model.eval(), miniature_tokenizer()
