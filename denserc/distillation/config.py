@@ -76,5 +76,14 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL.KEEP_STATES = 1
     # Steps between two lines of log, TensorBoard and metrics.json.
     cfg.DISTILL.LOG_PERIOD = 20
+    # Region classification with --eval-only, every TEST.EVAL_PERIOD steps and at the end, on DATASETS.TEST.
+    cfg.DISTILL.EVALUATION = CfgNode()
+    # Prompt templates of the class names: "vild" or "plain".
+    cfg.DISTILL.EVALUATION.TEMPLATES = "vild"
+    # Images a forward.
+    cfg.DISTILL.EVALUATION.BATCH_SIZE = 1
+    # Also classify the teacher-like crops of all boxes: what the class token reaches.
+    cfg.DISTILL.EVALUATION.CROPS = False
+
     # A progress bar on the terminal.
     cfg.DISTILL.PROGRESS_BAR = True

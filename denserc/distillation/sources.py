@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterable
 
+from detectron2.data import DatasetCatalog
+
 from ..structures import DataError
 from .regions import ImageRecord
 
@@ -34,14 +36,24 @@ def registered_images(name: str) -> list[ImageRecord]:
     Raises:
         DataError: no data set of this name, or an empty one.
     """
-    from detectron2.data import DatasetCatalog
-
     if name not in DatasetCatalog.list():
         raise DataError(f"No data set is registered as {name!r}; registered are {sorted(DatasetCatalog.list())}.")
     records = [ImageRecord(d["file_name"], d.get("image_id", d["file_name"])) for d in DatasetCatalog.get(name)]
     if not records:
         raise DataError(f"The data set {name!r} holds no images.")
     return records
+
+
+def register_folder(name: str, folder: str) -> None:
+    """Registers a folder's images as a data set without annotations; registering again replaces it.
+
+    Nothing is read until the data set is used.
+    """
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(
+        name, lambda: [{"file_name": r.path, "image_id": r.image_id} for r in folder_images(folder)]
+    )
 
 
 def collect_images(names: Iterable[str], folders: Iterable[str]) -> list[ImageRecord]:
