@@ -16,6 +16,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
+from ..data.json_files import read_annotation_file
 from ..structures import DataError
 from .average_precision import Backend, ClassScores, Shape, score_detections
 from .detection_report import class_table, console_table, group_table, write_csv, write_json
@@ -215,7 +216,4 @@ def category_ids_of(dataset_name: str) -> tuple[int, ...]:
 
 def read_annotations(dataset_name: str) -> dict:
     """The content of a registered set's annotation file."""
-    path = Path(MetadataCatalog.get(dataset_name).json_file)
-    if not path.is_file():
-        raise DataError(f"{dataset_name}: its annotation file {path} does not exist. Prepare the data set first.")
-    return json.loads(path.read_text())
+    return read_annotation_file(MetadataCatalog.get(dataset_name).json_file)

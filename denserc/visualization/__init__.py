@@ -1,0 +1,34 @@
+"""Pictures of detections, features and training curves; result tables; the HTML report."""
+
+from .canvas import grid_of_pictures
+from .console import print_table
+from .curves import plot_curves
+from .detections import DrawnObjects, detection_page, draw_detections
+from .features import pca_picture, pca_rgb, similarity_map, similarity_picture
+from .report import Listing, Picture, Section, Settings, Words, save_picture, write_report
+from .tables import Better, Column, ResultTable, Spread, write_results
+
+__all__ = [
+    "Better",
+    "Column",
+    "DrawnObjects",
+    "Listing",
+    "Picture",
+    "ResultTable",
+    "Section",
+    "Settings",
+    "Spread",
+    "Words",
+    "detection_page",
+    "draw_detections",
+    "grid_of_pictures",
+    "pca_picture",
+    "pca_rgb",
+    "plot_curves",
+    "print_table",
+    "save_picture",
+    "similarity_map",
+    "similarity_picture",
+    "write_report",
+    "write_results",
+]

@@ -1,0 +1,189 @@
+"""Result tables: one object, shown on the console, in HTML, in Markdown and as JSON."""
+
+import html
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..structures import DataError
+
+
+class Better(Enum):
+    """Which values of a column are good ones."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Several runs of one measurement.
+
+    Args:
+        mean: over the runs.
+        deviation: the sample standard deviation; 0 for a single run.
+        runs: how many.
+    """
+
+    mean: float
+    deviation: float
+    runs: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """From the runs' values; DataError when there is none."""
+        values = [float(value) for value in values]
+        if not values:
+            raise DataError("A spread needs at least one value.")
+        mean = math.fsum(values) / len(values)
+        squares = math.fsum((value - mean) ** 2 for value in values)
+        return cls(mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else 0.0, len(values))
+
+
+Cell = float | int | str | Spread | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Args:
+        name: the key of its values and, unless `title` is given, its heading.
+        better: which values are marked as the best ones.
+        digits: after the decimal point.
+        title: the heading.
+    """
+
+    name: str
+    better: Better = Better.HIGHER
+    digits: int = 1
+    title: str = ""
+
+    @property
+    def heading(self) -> str:
+        """What stands above the column."""
+        return self.title or self.name
+
+    def text(self, cell: Cell) -> str:
+        """A cell in words: "12.3", "12.3 ± 0.4"; "–" for nothing and for what is not a number."""
+        if isinstance(cell, Spread) and cell.runs > 1 and not math.isnan(cell.mean):
+            return f"{cell.mean:.{self.digits}f} ± {cell.deviation:.{self.digits}f}"
+        value = cell.mean if isinstance(cell, Spread) else cell
+        if value is None or (isinstance(value, Real) and math.isnan(value)):
+            return "–"
+        return f"{value:.{self.digits}f}" if isinstance(value, Real) and not isinstance(value, Integral) else str(value)
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Rows of measurements.
+
+    Args:
+        columns: in the order shown.
+        rows: row name -> {column name: cell}; a missing cell is shown as "–".
+        corner: heading of the row names.
+        note: a line below the table.
+    """
+
+    columns: Sequence[Column]
+    rows: Mapping[str, Mapping[str, Cell]]
+    corner: str = ""
+    note: str = ""
+
+    def __post_init__(self):
+        known = {column.name for column in self.columns}
+        strays = sorted({name for cells in self.rows.values() for name in cells} - known)
+        if strays:
+            raise DataError(f"The table has no columns {strays}; it has {sorted(known)}.")
+
+    def best(self, column: Column) -> set[str]:
+        """The rows with the best value of a column as it is shown (ties included); none where fewer than two compare.
+
+        Values that are shown alike count as equal: bold is no claim about digits that nobody sees.
+        """
+        shown = {}
+        for row, cells in self.rows.items():
+            cell = cells.get(column.name)
+            value = cell.mean if isinstance(cell, Spread) else cell
+            if isinstance(value, Real) and not math.isnan(value):
+                shown[row] = round(float(value), column.digits)
+        if column.better is Better.NEITHER or len(shown) < 2:
+            return set()
+        top = max(shown.values()) if column.better is Better.HIGHER else min(shown.values())
+        return {row for row, value in shown.items() if value == top}
+
+    def cells(self) -> list[tuple[str, list[tuple[str, bool]]]]:
+        """Row name and, for each column, (text, is best)."""
+        best = {column.name: self.best(column) for column in self.columns}
+        return [
+            (row, [(c.text(cells.get(c.name)), row in best[c.name]) for c in self.columns])
+            for row, cells in self.rows.items()
+        ]
+
+    def to_markdown(self) -> str:
+        """A GitHub table, numbers to the right, the best in bold."""
+        lines = [[self.corner, *(column.heading for column in self.columns)]]
+        lines += [[row, *(f"**{text}**" if best else text for text, best in cells)] for row, cells in self.cells()]
+        escaped = [[text.replace("|", "\\|") for text in line] for line in lines]
+        widths = [max(3, *(len(line[i]) for line in escaped)) for i in range(len(lines[0]))]
+        padded = [
+            " | ".join(
+                text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in escaped
+        ]
+        rule = " | ".join("-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths))
+        table = "\n".join(f"| {line} |" for line in [padded[0], rule, *padded[1:]])
+        return table + (f"\n\n{self.note}" if self.note else "")
+
+    def to_html(self) -> str:
+        """A <table>; everything escaped."""
+        head = "".join(f"<th>{html.escape(text)}</th>" for text in [self.corner, *(c.heading for c in self.columns)])
+        body = []
+        for row, cells in self.cells():
+            values = "".join(
+                f"<td><strong>{html.escape(text)}</strong></td>" if best else f"<td>{html.escape(text)}</td>"
+                for text, best in cells
+            )
+            body.append(f"<tr><th>{html.escape(row)}</th>{values}</tr>")
+        note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""
+        return (
+            f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>{note}'
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One object a row: {"row": name, column: value}; a spread as {"mean", "deviation", "runs"}."""
+        return [
+            {"row": row} | {c.name: _plain(cells.get(c.name)) for c in self.columns} for row, cells in self.rows.items()
+        ]
+
+
+def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
+    """Nested results, tables and spreads as strict JSON: what is not finite becomes null."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_plain(results), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, ResultTable):
+        return content.to_json()
+    if isinstance(content, Spread):
+        return _plain({"mean": content.mean, "deviation": content.deviation, "runs": content.runs})
+    if isinstance(content, Mapping):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    if isinstance(content, np.generic):
+        return _plain(content.item())
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
