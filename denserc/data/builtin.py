@@ -88,8 +88,8 @@ def _register_panoptic(name: str, coco: Path) -> None:
 def _register_absent(file: Path, *names: str) -> None:
     def load() -> list[dict]:
         raise DataError(
-            f"{file} did not exist when the data sets were registered. Write the miniature world "
-            "(make demo does), then register again."
+            f"{file} did not exist when the data sets were registered. Write the miniature world first: "
+            "python -m denserc.miniature.write_world --root ROOT/miniature."
         )
 
     for name in names:
