@@ -101,13 +101,16 @@ def save_weights(model: nn.Module, path: Path) -> None:
     part.replace(path)
 
 
-def train_clip(out: Path, recipe: Recipe, *, evaluate_every: int = 300, log_every: int = 20) -> dict:
+def train_clip(
+    out: Path, recipe: Recipe, *, evaluate_every: int = 300, evaluation_scenes: int = 80, log_every: int = 20
+) -> dict:
     """Train from scratch.
 
     Args:
         out: folder for `miniature_clip.safetensors` and `metrics.json`, both rewritten at every evaluation.
         recipe: all numbers.
         evaluate_every: steps between zero-shot evaluations.
+        evaluation_scenes: fresh scenes of each domain that these use.
         log_every: steps between entries of the loss curve.
 
     Returns:
@@ -148,7 +151,10 @@ def train_clip(out: Path, recipe: Recipe, *, evaluate_every: int = 300, log_ever
             metrics["loss"].append([step, round(loss.item(), 4)])
             progress.set_postfix(loss=f"{loss.item():.3f}")
         if (step + 1) % evaluate_every == 0 or last:
-            scores = {domain.value: zero_shot_accuracy(model, tokenizer, domain) for domain in Domain}
+            scores = {
+                domain.value: zero_shot_accuracy(model, tokenizer, domain, scenes=evaluation_scenes)
+                for domain in Domain
+            }
             metrics["zero_shot"].append({"step": step + 1, **scores})
             metrics["seconds"] = round(time.monotonic() - start, 1)
             save_weights(model, out / "miniature_clip.safetensors")

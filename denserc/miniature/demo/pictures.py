@@ -1,0 +1,108 @@
+"""The demo's pictures: detections, similarity maps, curves."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from ...construction import DenseEncoder, load_checkpoint
+from ...detection.detector import load_detector
+from ...detection.meta_arch import FViT
+from ...visualization import DrawnObjects, detection_page, draw_detections, grid_of_pictures, pca_picture
+from ...visualization import similarity_picture as similarity_of
+from ..scenes import Scene, compose_scene
+from ..world import NOVEL_NAMES, Domain, rename
+from .stages import CONTENDERS, Places
+
+SCENES_SEED = 70_001  # fresh scenes: no data set of the demo draws from it
+SHOWN = 0.15  # detections below this score are not drawn
+MOST = 12  # detections drawn in one picture
+
+
+def fresh_scenes(count: int, domain: Domain = Domain.MAIN, things: int | None = None) -> list[Scene]:
+    """Scenes that no stage has seen."""
+    return [
+        compose_scene(np.random.default_rng([SCENES_SEED, i, domain is Domain.MAIN]), domain, count=things)
+        for i in range(count)
+    ]
+
+
+def truth_of(scene: Scene) -> DrawnObjects:
+    """What is in a scene."""
+    names = [rename(thing.name, scene.domain) for thing in scene.things]
+    novel = [thing.name in NOVEL_NAMES for thing in scene.things]
+    boxes = []
+    for index in range(len(scene.things)):
+        rows, columns = np.nonzero(scene.thing_mask(index))
+        boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    return DrawnObjects(np.array(boxes), names, novel)
+
+
+@torch.no_grad()
+def detect(detector: FViT, picture: np.ndarray) -> DrawnObjects:
+    """The detections in a picture (H, W, 3) uint8 RGB, by the detector's present vocabulary."""
+    image = torch.from_numpy(picture).permute(2, 0, 1).contiguous()
+    found = detector([{"image": image}])[0]["instances"]
+    vocabulary = detector.vocabulary
+    labels = [vocabulary.names[i] for i in found.pred_classes.tolist()]
+    objects = DrawnObjects(
+        found.pred_boxes.tensor.numpy(),
+        labels,
+        [label in vocabulary.novel for label in labels],
+        found.scores.tolist(),
+    )
+    return objects.best(MOST, SHOWN)
+
+
+def compare_detectors(places: Places, seed: int, names: Sequence[str], count: int = 4) -> np.ndarray:
+    """A page of fresh scenes, ground truth and every contender's detections side by side."""
+    scenes = fresh_scenes(count, things=5)
+    found = {}
+    for contender in CONTENDERS:
+        detector = load_detector(places.detector(seed, contender))
+        detector.set_vocabulary(names, novel=[name for name in names if name in NOVEL_NAMES])
+        found[contender.title] = [detect(detector, scene.image) for scene in scenes]
+    return detection_page([scene.image for scene in scenes], [truth_of(scene) for scene in scenes], found)
+
+
+def ask(places: Places, seed: int, names: Sequence[str], count: int = 6) -> tuple[np.ndarray, list[list[dict]]]:
+    """Fresh scenes searched for names given by the user.
+
+    Returns:
+        The page, and for each scene its detections as {"name", "score", "box"}.
+    """
+    detector = load_detector(places.detector(seed, CONTENDERS[-1]))
+    detector.set_vocabulary(names, novel=[name for name in names if name in NOVEL_NAMES])
+    panels, answers = [], []
+    for scene in fresh_scenes(count, things=5):
+        found = detect(detector, scene.image)
+        panels.append(draw_detections(scene.image, found))
+        answers.append(
+            [
+                {"name": name, "score": round(score, 3), "box": [round(v, 1) for v in box]}
+                for name, score, box in zip(found.labels, found.scores, found.boxes.tolist(), strict=True)
+            ]
+        )
+    half = (count + 1) // 2
+    return grid_of_pictures([panels[:half], panels[half:]]), answers
+
+
+@torch.no_grad()
+def before_and_after(places: Places, seed: int, count: int = 3) -> list[np.ndarray]:
+    """Each encoder's similarity to one point inside a thing, and its principal components, on fresh scenes."""
+    encoders = {c.title: load_checkpoint(places.encoder(seed, c)).encoder.eval() for c in CONTENDERS}
+    pictures = []
+    for scene in fresh_scenes(count, things=3):
+        maps = {title: _dense(encoder, scene.image) for title, encoder in encoders.items()}
+        largest = max(range(len(scene.things)), key=lambda i: scene.thing_mask(i).sum())
+        depth = cv2.distanceTransform(scene.thing_mask(largest).astype(np.uint8), cv2.DIST_L2, 3)
+        point = np.unravel_index(depth.argmax(), depth.shape)  # the innermost pixel
+        pictures.append(similarity_of(scene.image, maps, tuple(int(v) for v in point)))
+        pictures.append(pca_picture(scene.image, maps))
+    return pictures
+
+
+def _dense(encoder: DenseEncoder, picture: np.ndarray) -> torch.Tensor:
+    image = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+    return encoder(encoder.tower.pixels.normalize(image)[None])[0]

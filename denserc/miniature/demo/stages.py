@@ -1,0 +1,172 @@
+"""The stages of the demo. Each runs a project's engine with a miniature config and keeps its result on disk."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from ...config import get_denserc_config
+from ...construction import build_dense_model, save_checkpoint
+from ...data.builtin import register_miniature
+from ...detection import engine as detection
+from ...distillation import engine as distillation
+from ...distillation.export import PRODUCT_NAME
+from ...evaluation import build_evaluator, evaluate_dense_model
+from ...structures import DataError
+from ...visualization import write_results
+from ..train_clip import Recipe, train_clip
+from ..write_world import Sizes, write_world
+
+DETECTOR_NAME = "model_final.pth"
+VAL, TRANSFER = "miniature_ov_coco_val", "miniature_transfer_val"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One encoder of the comparison.
+
+    Args:
+        key: its folder.
+        title: its row.
+        config: of the distillation, below configs/; None leaves the CLIP as it is.
+        construction: used when it is not distilled.
+    """
+
+    key: str
+    title: str
+    config: str | None = None
+    construction: str = "clipself"
+
+
+CONTENDERS = (
+    Contender("clip", "CLIP, undistilled"),
+    Contender("clipself", "CLIPSelf construction", "miniature/distill_clipself.yaml"),
+    Contender("denserc", "DenseRC", "miniature/distill_denserc.yaml"),
+)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the demo reads and writes.
+
+    Args:
+        output: its folder.
+        configs: the repository's configs/.
+        weights: of the miniature CLIP; "" for the packaged ones.
+    """
+
+    output: Path
+    configs: Path
+    weights: str = ""
+
+    @property
+    def world(self) -> Path:
+        """The miniature data sets."""
+        return self.output / "world"
+
+    def folder(self, seed: int, contender: Contender, stage: str) -> Path:
+        """Of one stage."""
+        return self.output / f"seed{seed}" / contender.key / stage
+
+    def encoder(self, seed: int, contender: Contender) -> Path:
+        """The contender's DenseRC checkpoint."""
+        return self.folder(seed, contender, "encoder") / PRODUCT_NAME
+
+    def detector(self, seed: int, contender: Contender) -> Path:
+        """The contender's detector."""
+        return self.folder(seed, contender, "detector") / DETECTOR_NAME
+
+
+def prepare_world(places: Places, *, seed: int = 0, sizes: Sizes | None = None) -> None:
+    """Write the data sets unless they are there, and register them."""
+    sizes = sizes or Sizes()
+    _kept(
+        places.world / "world.json", f"{seed} {sizes}", lambda: write_world(places.world, seed=seed, sizes=sizes) or {}
+    )
+    register_miniature(places.world)
+
+
+def train_miniature_clip(places: Places, recipe: Recipe) -> Path:
+    """Train the miniature CLIP anew; returns its weights."""
+    folder = places.output / "clip"
+    _kept(folder / "clip.json", str(recipe), lambda: train_clip(folder, recipe))
+    return folder / "miniature_clip.safetensors"
+
+
+def make_encoder(places: Places, contender: Contender, seed: int, overrides: list | None = None) -> dict:
+    """Distil (or just save) a contender's encoder and classify regions with it.
+
+    Returns:
+        {"regions": the metrics of region classification, "seconds": of training and evaluation}
+    """
+    folder = places.folder(seed, contender, "encoder")
+    cfg = _config(places, contender.config or CONTENDERS[-1].config, folder, seed, overrides)
+
+    def compute() -> dict:
+        if contender.config:
+            results = distillation.run(cfg, evaluator_factory=evaluate_dense_model)
+        else:
+            plain = cfg.clone()
+            plain.defrost()
+            plain.MODEL.CONSTRUCTION.NAME = contender.construction
+            plain.DISTILL.EVALUATION.CROPS = True
+            save_checkpoint(places.encoder(seed, contender), build_dense_model(plain))
+            results = distillation.run(plain, eval_only=True, evaluator_factory=evaluate_dense_model)
+        return {"regions": results["region_classification"]}
+
+    return _kept(folder / "result.json", f"{contender} {cfg.dump()} {_digest(places.weights)}", compute)
+
+
+def make_detector(places: Places, contender: Contender, seed: int, overrides: list | None = None) -> dict:
+    """Train a detector over a contender's frozen encoder on base classes; evaluate it on both domains.
+
+    Returns:
+        {"detection": metrics on the main domain, "transfer": metrics on the other, "seconds"}
+    """
+    folder = places.folder(seed, contender, "detector")
+    encoder = places.encoder(seed, contender)
+    settings = ["MODEL.ENCODER.CHECKPOINT", str(encoder), "DATASETS.TEST", (VAL, TRANSFER)]
+    cfg = _config(places, "miniature/fvit.yaml", folder, seed, settings, overrides)
+
+    def compute() -> dict:
+        results = detection.run(cfg, evaluator_factory=build_evaluator)
+        return {"detection": results[VAL]["ov_coco"], "transfer": results[TRANSFER]["ov_coco"]}
+
+    return _kept(folder / "result.json", f"{cfg.dump()} {_digest(encoder)}", compute)
+
+
+def _config(places: Places, name: str, folder: Path, seed: int, *overrides: list | None) -> CfgNode:
+    path = places.configs / name
+    if not path.is_file():
+        raise DataError(f"There is no config {path}. Run the demo in a clone of the repository, or give --configs.")
+    cfg = get_denserc_config()
+    cfg.merge_from_file(str(path))
+    cfg.merge_from_list(["OUTPUT_DIR", str(folder), "SEED", seed])
+    if "MODEL.ENCODER.CHECKPOINT" not in (overrides[0] or []):
+        cfg.merge_from_list(["MODEL.ENCODER.WEIGHTS", places.weights])
+    for more in overrides:
+        cfg.merge_from_list(more or [])
+    cfg.freeze()
+    return cfg
+
+
+def _kept(file: Path, settings: str, compute: Callable[[], dict]) -> dict:
+    """The result in `file` if it was made with the same settings, else a new one, written there with its duration."""
+    key = hashlib.sha256(settings.encode()).hexdigest()
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept.get("key") == key:
+            return kept["result"]
+    start = time.monotonic()
+    result = compute()
+    result = {**result, "seconds": round(time.monotonic() - start, 1)}
+    write_results(file, {"key": key, "result": result})
+    return result
+
+
+def _digest(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
