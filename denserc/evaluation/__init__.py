@@ -2,6 +2,7 @@
 
 from .average_precision import Backend, Shape, score_detections
 from .build import build_evaluator
+from .configured import evaluate_dense_model
 from .detection import DetectionEvaluator, Protocol
 from .ov_coco import OvCocoEvaluator
 from .ov_lvis import OvLvisEvaluator
@@ -17,6 +18,7 @@ __all__ = [
     "RegionLimits",
     "Shape",
     "build_evaluator",
+    "evaluate_dense_model",
     "evaluate_regions",
     "score_detections",
 ]

@@ -49,7 +49,7 @@ def evaluate_regions(
     crop_encoder: Callable[[torch.Tensor], torch.Tensor] | None = None,
     crop_size: int = 224,
     batch_size: int = 1,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     progress: bool = True,
     fingerprint: str = "",
 ) -> dict[str, dict[str, float]]:
@@ -73,7 +73,7 @@ def evaluate_regions(
             too: what the teacher's class token reaches.
         crop_size: of those crops.
         batch_size: images a forward.
-        device: where the encoder is.
+        device: where to compute; by default where the encoder's first parameter is.
         progress: show a bar.
         fingerprint: of the encoder's text tower, checked against the embeddings'.
 
@@ -98,6 +98,8 @@ def evaluate_regions(
             raise ConfigurationError("Give `names`: these entries have no `.classes` to take them from.")
         names = entries.classes
     text.require_fingerprint(fingerprint)
+    if device is None:
+        device = next((parameter.device for parameter in dense_encoder.parameters()), "cpu")
     device = torch.device(device)
     vectors = F.normalize(text.select(names).to(device).float(), dim=-1)  # (C, E)
     kinds = ["boxes", "masks"] + (["crops"] if crop_encoder is not None else [])
