@@ -59,9 +59,7 @@ def from_mmdetection(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch
         for key, value in state.items()
         if key.startswith(_VISUAL) and not _DROPPED.search(key)
     }
-    converted = {
-        _OUR_VISUAL + key.removeprefix("visual."): value for key, value in to_open_clip_keys(visual).items()
-    }
+    converted = {_OUR_VISUAL + key.removeprefix("visual."): value for key, value in to_open_clip_keys(visual).items()}
     unknown = []
     for key, value in state.items():
         if key.startswith(_VISUAL) or _DROPPED.search(key) or key == _EMBEDDINGS:

@@ -12,7 +12,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY,
 from detectron2.structures import ImageList, Instances
 from torch import nn
 
-from ..data.prompts import PLAIN_TEMPLATES, VILD_TEMPLATES
+from ..data.prompts import VILD_TEMPLATES, template_set
 from ..data.registration import dataset_vocabulary
 from ..data.text_embeddings import embed_names, load_text_embeddings
 from ..structures import BACKGROUND, ConfigurationError, PixelStatistics, TextEmbeddings, Vocabulary
@@ -22,8 +22,6 @@ from .options import Padding, choose
 from .postprocess import to_original_size
 from .roi_heads import FViTROIHeads
 from .rpn import FViTRPN
-
-TEMPLATES = {"vild": VILD_TEMPLATES, "plain": PLAIN_TEMPLATES}
 
 
 @META_ARCH_REGISTRY.register()
@@ -87,11 +85,6 @@ class FViT(nn.Module):
         """Parts by configuration; the first vocabulary is that of the first training or test set."""
         if cfg.INPUT.FORMAT != "RGB":
             raise ConfigurationError(f"F-ViT reads RGB; INPUT.FORMAT is {cfg.INPUT.FORMAT!r}.")
-        if cfg.MODEL.FVIT.VOCABULARY.TEMPLATES not in TEMPLATES:
-            raise ConfigurationError(
-                f"MODEL.FVIT.VOCABULARY.TEMPLATES is {cfg.MODEL.FVIT.VOCABULARY.TEMPLATES!r}; legal are "
-                f"{', '.join(map(repr, TEMPLATES))}."
-            )
         dense_model, metadata = build_towers(cfg)
         backbone = FViTBackbone.from_encoder(cfg, dense_model.encoder)
         shape = backbone.output_shape()
@@ -106,7 +99,7 @@ class FViT(nn.Module):
             ),
             "padding": choose(Padding, cfg.MODEL.FVIT.PADDING, "MODEL.FVIT.PADDING"),
             "input_size": cfg.INPUT.SIZE,
-            "templates": TEMPLATES[cfg.MODEL.FVIT.VOCABULARY.TEMPLATES],
+            "templates": template_set(cfg.MODEL.FVIT.VOCABULARY.TEMPLATES),
             "vocabulary": dataset_vocabulary(names[0]) if names else None,
             "embeddings_file": cfg.MODEL.FVIT.VOCABULARY.EMBEDDINGS,
             "cache_dir": cfg.MODEL.FVIT.VOCABULARY.CACHE_DIR or Path(cfg.OUTPUT_DIR) / "text_embeddings",

@@ -142,7 +142,7 @@ class Original:
     """The recorded original of one variant: its arrays by file, and our detector with its weights."""
 
     def __init__(self, variant: str):
-        self.variant = variant
+        self.variant, self.folder = variant, RECORDED
         self.settings = json.loads((RECORDED / f"{variant}_config.json").read_text())
         self._files = {}
 
@@ -221,3 +221,8 @@ def original(request) -> Original:
 def original_detector(original) -> FViT:
     """Our detector with the original's weights, in eval mode; not to be changed."""
     return original.detector()
+
+
+@pytest.fixture(scope="session")
+def recorded_folder() -> Path:
+    return RECORDED
