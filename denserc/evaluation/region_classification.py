@@ -107,7 +107,7 @@ def evaluate_regions(
     was_training = dense_encoder.training
     dense_encoder.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: tables that the encoder caches here must serve training later
             for batch in _batches(_share(entries, progress), batch_size):
                 images = [picture_of(entry) for entry in batch]
                 regions = [limits.choose(entry["segments"]) for entry in batch]

@@ -264,3 +264,16 @@ def test_preprocessing_equals_clipself():
         if box[4] > 0.5:
             ours = crop_square(image, [float(v) * 131 for v in box[:4]], 64)
             np.testing.assert_allclose(to_input([ours], CLIP_PIXELS, "cpu")[0], crop, atol=0.05)
+
+
+def test_what_the_encoder_caches_can_be_trained_with_afterwards():
+    class Caching(Oracle):
+        def forward(self, images):
+            self.table = torch.ones(1) * 2
+            return super().forward(images) * self.table
+
+    encoder = Caching()
+    evaluate([scene(0)], encoder)
+    weight = torch.ones(1, requires_grad=True)
+    (weight * encoder.table).sum().backward()
+    assert weight.grad.item() == 2.0
