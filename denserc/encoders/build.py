@@ -5,13 +5,17 @@ import os
 
 import open_clip
 from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer as ClipVit
 from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer as TimmVit
 from torch import nn
 
 from ..structures import ConfigurationError, PixelStatistics
+from .clip_vit import ClipVitTower
 from .contract import Clip, ImageTower
 from .eva import EvaTower
 from .miniature import MINIATURE, MINIATURE_WEIGHTS, miniature_tokenizer
+from .siglip_vit import SiglipTower
 from .text import OpenClipText
 from .weights import load_exactly, read_weights, to_open_clip_keys
 
@@ -51,6 +55,11 @@ def build_clip(name: str, weights: str = "", *, random_init: bool = False) -> Cl
             f"{weights!r} is neither a file nor a pretrained tag of {name}. "
             f"Its tags: {open_clip.list_pretrained_tags_by_model(name)}."
         )
+    if tag and open_clip.get_pretrained_cfg(name, tag).get("quick_gelu") and not _has_quick_gelu(name):
+        raise ConfigurationError(
+            f"The weights {tag!r} of {name} were trained with QuickGELU; with plain GELU they lose accuracy in "
+            f"silence. Use {name}-quickgelu."
+        )
     model = _create(name, tag)
     if from_file:
         load_exactly(model, to_open_clip_keys(read_weights(weights)), weights)
@@ -81,6 +90,10 @@ def _require_known(name: str) -> None:
         raise ConfigurationError(f"open_clip knows no model {name!r}. It knows: {', '.join(open_clip.list_models())}.")
 
 
+def _has_quick_gelu(name: str) -> bool:
+    return bool(open_clip.get_model_config(name).get("quick_gelu"))
+
+
 def _create(name: str, tag: str | None) -> nn.Module:
     """open_clip's model, always with a text tower of its own, so that all models have one key layout."""
     root = logging.getLogger()  # open_clip warns there of random weights, which we fill or announce ourselves
@@ -93,10 +106,12 @@ def _create(name: str, tag: str | None) -> nn.Module:
 
 
 def _wrap_image(name: str, visual: nn.Module, pixels: PixelStatistics) -> ImageTower:
-    if isinstance(visual, TimmModel) and isinstance(visual.trunk, Eva):
-        return EvaTower(name=name, visual=visual, pixels=pixels)
-    inside = type(getattr(visual, "trunk", visual)).__name__
+    inside = getattr(visual, "trunk", visual) if isinstance(visual, TimmModel) else visual
+    for kind, tower in ((Eva, EvaTower), (ClipVit, ClipVitTower), (TimmVit, SiglipTower)):
+        if isinstance(inside, kind):
+            return tower(name=name, visual=visual, pixels=pixels)
     raise ConfigurationError(
-        f"{name} has an image tower of type {inside}, which DenseRC cannot open yet. It opens EVA-02 towers "
-        f"(EVA02-B-16, EVA02-L-14, EVA02-L-14-336, {MINIATURE})."
+        f"{name} has an image tower of type {type(inside).__name__}, which DenseRC cannot open. It opens EVA-02 "
+        f"(EVA02-B-16, EVA02-L-14-336, {MINIATURE}), CLIP's ViT (ViT-B-16-quickgelu, ViT-L-14-quickgelu) and SigLIP "
+        f"(ViT-B-16-SigLIP, ViT-B-16-SigLIP2)."
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from open_clip.model import convert_to_custom_text_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -62,8 +63,11 @@ def read_weights(path: str | Path) -> StateDict:
 
 
 def to_open_clip_keys(state: Mapping[str, torch.Tensor]) -> StateDict:
-    """Weights in open_clip's names: EVA-CLIP's original format is renamed, derived buffers are dropped."""
+    """Weights in open_clip's names: EVA-CLIP's original format is renamed, a text tower at the root
+    (OpenAI's layout) gets its prefix, derived buffers are dropped."""
     state = {key: value for key, value in state.items() if not _DERIVED.search(key)}
+    if "text_projection" in state:
+        state = convert_to_custom_text_state_dict(state)
     if "visual.blocks.0.norm1.weight" not in state:  # the mark of EVA-CLIP's own format
         return state
     separate = "visual.blocks.0.attn.q_proj.weight" in state  # q, k, v apart; EVA-01 has them fused

@@ -10,44 +10,15 @@ MODEL.ENCODER.CHECKPOINT, of the plain CLIP where that is empty, or of OUTPUT_DI
 import os
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from denserc.config import get_denserc_config
-from denserc.construction import DenseModel
 from denserc.data.builtin import register_all
-from denserc.data.prompts import template_set
-from denserc.data.text_embeddings import embed_names
 from denserc.distillation.engine import run
 from denserc.distillation.sources import register_folder
-from denserc.evaluation import evaluate_regions
-
-
-def evaluate(cfg: CfgNode, model: DenseModel) -> dict[str, dict[str, float]]:
-    """The region classification of a model on each of DATASETS.TEST; with several sets, their names lead the tasks."""
-    settings, results = cfg.DISTILL, {}
-    tower = model.encoder.tower
-    for name in cfg.DATASETS.TEST:
-        entries = DatasetCatalog.get(name)
-        scores = evaluate_regions(
-            model.encoder,
-            embed_names(model.text, entries.classes, template_set(settings.EVALUATION.TEMPLATES)),
-            entries,
-            names=entries.classes,
-            input_size=settings.STUDENT_SIZE,
-            normalise=settings.SEMANTICS.POOLED_MAP == "normalized",
-            crop_encoder=tower.encode_image if settings.EVALUATION.CROPS else None,
-            crop_size=settings.CROP_SIZE or tower.native_size,
-            batch_size=settings.EVALUATION.BATCH_SIZE,
-            device=next(tower.parameters()).device,
-            progress=settings.PROGRESS_BAR,
-            fingerprint=model.text.fingerprint(),
-        )
-        for task, metrics in scores.items():
-            results[task if len(cfg.DATASETS.TEST) == 1 else f"{name}/{task}"] = metrics
-    return results
+from denserc.evaluation import evaluate_dense_model
 
 
 def setup(args) -> CfgNode:
@@ -68,7 +39,7 @@ def setup(args) -> CfgNode:
 def main(args) -> dict[str, dict[str, float]]:
     """One process."""
     cfg = setup(args)
-    evaluator = evaluate if cfg.DATASETS.TEST else None
+    evaluator = evaluate_dense_model if cfg.DATASETS.TEST else None
     results = run(cfg, resume=args.resume, eval_only=args.eval_only, evaluator_factory=evaluator)
     for task, metrics in results.items():
         print(f"{task}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
