@@ -4,6 +4,7 @@ Everything that decides a step follows from the weights, the optimiser, the gene
 number of images drawn; all four are in the resume state.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..structures import CheckpointError
 from .batch import DistillationBatch
@@ -182,9 +184,12 @@ class StateWriter(HookBase):
 
 
 class ProgressBar(HookBase):
-    """A bar with the time left and the losses."""
+    """A bar with the time left and the losses; lines of the log are written above it."""
 
     def before_train(self) -> None:
+        loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "denserc")]
+        self._redirection = logging_redirect_tqdm(loggers)
+        self._redirection.__enter__()
         self._bar = tqdm(
             total=self.trainer.max_iter, initial=self.trainer.start_iter, desc="distil", unit="step", mininterval=0.5
         )
@@ -197,3 +202,4 @@ class ProgressBar(HookBase):
 
     def after_train(self) -> None:
         self._bar.close()
+        self._redirection.__exit__(None, None, None)
