@@ -1,6 +1,7 @@
 """Training and evaluation of a detector from its configuration."""
 
 import logging
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -41,7 +42,8 @@ def run(
 
     Args:
         cfg: complete; OUTPUT_DIR receives checkpoints, metrics.json, TensorBoard scalars and the evaluators' files.
-        evaluator_factory: (data set name, output folder) -> evaluator; None: nothing is evaluated.
+        evaluator_factory: (data set name, output folder) -> evaluator; None: nothing is evaluated. Each set has a
+            folder of its own, OUTPUT_DIR/inference/<name>.
         resume: continue from the last checkpoint in OUTPUT_DIR, if there is one.
         eval_only: evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint.
 
@@ -125,7 +127,7 @@ def test(cfg: CfgNode, model: nn.Module, evaluator_factory: EvaluatorFactory) ->
             len(detector.vocabulary),
             len(detector.vocabulary.novel),
         )
-        evaluator = evaluator_factory(name, cfg.OUTPUT_DIR)
+        evaluator = evaluator_factory(name, os.path.join(cfg.OUTPUT_DIR, "inference", name))
         result = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
         if comm.is_main_process() and result:
             results[name] = dict(result)

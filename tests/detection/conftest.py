@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from timm.models.eva import Eva
 from torch import nn
 
@@ -62,7 +62,7 @@ class StandInText(nn.Module):
         return f"letters-{self.letters.weight.sum().item():.6f}"
 
 
-def tiny_config(masks: bool = False) -> CfgNode:
+def _tiny_config(masks: bool = False) -> CfgNode:
     cfg = get_denserc_config()
     cfg.MODEL.FVIT.BLOCKS = [0, 1, 2, 3]
     cfg.MODEL.FPN.OUT_CHANNELS = 16
@@ -104,14 +104,14 @@ def tiny():
 
     def make(masks: bool = False, cfg: CfgNode | None = None, **changes) -> FViT:
         torch.manual_seed(0)
-        model = build_detector(cfg or tiny_config(masks), StandInEncoder(), StandInText(), **changes)
+        model = build_detector(cfg or _tiny_config(masks), StandInEncoder(), StandInText(), **changes)
         model.set_vocabulary(NAMES, novel=["kite", "boat"])
         return model
 
     return make
 
 
-def make_inputs(sizes=((64, 64), (48, 64)), boxes_per_image=3, masks: bool = False) -> list[dict]:
+def _make_inputs(sizes=((64, 64), (48, 64)), boxes_per_image=3, masks: bool = False) -> list[dict]:
     generator = torch.Generator().manual_seed(1)
     inputs = []
     for h, w in sizes:
@@ -121,8 +121,6 @@ def make_inputs(sizes=((64, 64), (48, 64)), boxes_per_image=3, masks: bool = Fal
         truth.gt_boxes = Boxes(torch.cat([corner, corner + size], dim=1))
         truth.gt_classes = torch.arange(boxes_per_image) % 3
         if masks:
-            from detectron2.structures import BitMasks
-
             bitmaps = torch.zeros(boxes_per_image, h, w, dtype=torch.bool)
             for bitmap, (x1, y1, x2, y2) in zip(bitmaps, truth.gt_boxes.tensor.int().tolist(), strict=True):
                 bitmap[y1:y2, x1:x2] = True
@@ -133,9 +131,15 @@ def make_inputs(sizes=((64, 64), (48, 64)), boxes_per_image=3, masks: bool = Fal
 
 
 @pytest.fixture()
-def inputs():
+def make_inputs():
     """make(sizes, boxes_per_image, masks) -> batched inputs as Detectron2's."""
-    return make_inputs
+    return _make_inputs
+
+
+@pytest.fixture()
+def tiny_config():
+    """make(masks=False) -> the configuration of the tiny detector."""
+    return _tiny_config
 
 
 class Original:

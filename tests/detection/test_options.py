@@ -1,0 +1,13 @@
+import pytest
+
+from denserc.detection.options import Padding, choose
+from denserc.structures import ConfigurationError
+
+
+def test_known_value():
+    assert choose(Padding, "square", "KEY") is Padding.SQUARE
+
+
+def test_unknown_value_lists_the_legal_ones():
+    with pytest.raises(ConfigurationError, match="KEY is 'sqare'; legal are 'square', 'divisible'"):
+        choose(Padding, "sqare", "KEY")
