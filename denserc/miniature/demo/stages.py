@@ -90,9 +90,8 @@ def prepare_world(places: Places, *, seed: int = 0, sizes: Sizes | None = None) 
     register_miniature(places.world)
 
 
-def train_miniature_clip(places: Places, recipe: Recipe) -> Path:
+def train_miniature_clip(folder: Path, recipe: Recipe) -> Path:
     """Train the miniature CLIP anew; returns its weights."""
-    folder = places.output / "clip"
     _kept(folder / "clip.json", str(recipe), lambda: train_clip(folder, recipe))
     return folder / "miniature_clip.safetensors"
 

@@ -1,0 +1,43 @@
+"""The whole demo in small: every stage runs, everything is written, a second call computes nothing again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from denserc.miniature.demo import stages
+from denserc.miniature.demo.run import run_demo
+from denserc.miniature.demo.stages import CONTENDERS, Places
+from denserc.miniature.write_world import Sizes
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SIZES = Sizes(train=8, val=4, transfer=3, lvis_train=4, lvis_val=2)
+FEW = ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.WARMUP_ITERS", 0]
+
+
+@pytest.mark.slow
+def test_the_demo_runs_and_keeps_what_it_has(tmp_path, monkeypatch, capsys):
+    places = Places(tmp_path, CONFIGS)
+    options = {
+        "names": ["solid blue ring", "emerald hoop"],
+        "sizes": SIZES,
+        "encoder_overrides": FEW,
+        "detector_overrides": [*FEW, "SOLVER.STEPS", ()],
+    }
+    table = run_demo(places, **options)
+    assert set(table.rows) == {c.title for c in CONTENDERS} | {"(teacher on crops)"}
+    for name in ("boxes", "things", "stuff", "novel", "base", "all", "transfer"):
+        assert all(0 <= table.rows[c.title][name].mean <= 100 for c in CONTENDERS), name
+    report = (tmp_path / "report.html").read_text()
+    assert report.count("data:image/png;base64,") == 10
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results["asked"]["found"]) == 6 and len(results["table"]) == 4
+
+    def compute_again(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(stages.distillation, "run", compute_again)
+    monkeypatch.setattr(stages.detection, "run", compute_again)
+    again = run_demo(places, **options)
+    assert again.to_json() == table.to_json()
+    assert "Report:" in capsys.readouterr().out
