@@ -32,7 +32,7 @@ class OpenCVResize(Transform):
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """(n, 2) points (x, y) -> the same in the new image."""
         (h, w), (new_h, new_w) = self.size, self.new_size
-        return coords * np.array([new_w / w, new_h / h], dtype=coords.dtype)
+        return coords * np.array([new_w / w, new_h / h])
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """(h, w) of labels or 0 and 1 -> the new size."""
@@ -79,7 +79,7 @@ def training_augmentations(side: int, jitter: tuple[float, float], resampling: R
     ]
 
 
-def test_augmentations(side: int, resampling: Resampling) -> list[T.Augmentation]:
+def evaluation_augmentations(side: int, resampling: Resampling) -> list[T.Augmentation]:
     """The longer side to `side`."""
     return [FitSquare(side, resampling=resampling)]
 

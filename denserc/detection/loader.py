@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.images import read_rgb
 from ..structures import ConfigurationError, DataError
-from .augment import test_augmentations, training_augmentations
+from .augment import evaluation_augmentations, training_augmentations
 from .options import Resampling, choose
 
 
@@ -63,6 +63,8 @@ class RecordMapper:
                 continue
             if self.mask_format is None:
                 annotation.pop("segmentation", None)
+            # Detectron2's transforms work in place in the boxes' own type: whole numbers would be rounded down.
+            annotation["bbox"] = [float(value) for value in annotation["bbox"]]
             kept.append(detection_utils.transform_instance_annotations(annotation, transforms, size))
         instances = detection_utils.annotations_to_instances(kept, size, mask_format=self.mask_format or "polygon")
         if self.mask_format is not None and instances.has("gt_masks"):
@@ -144,6 +146,9 @@ def build_train_loader(cfg: CfgNode, start: int, seed: int) -> DataLoader:
         sampler=PositionSampler(start=start, total_batch=total),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
+        # Starting an iterator draws from this generator; drawing from PyTorch's own would shift the first step's
+        # randomness, and a resumed run has another first step.
+        generator=torch.Generator(),
     )
 
 
@@ -151,7 +156,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Every image of a set once, shared between the processes."""
     records = DatasetCatalog.get(name)
     resampling = choose(Resampling, cfg.INPUT.RESAMPLING, "INPUT.RESAMPLING")
-    mapper = RecordMapper(test_augmentations(cfg.INPUT.SIZE, resampling), training=False)
+    mapper = RecordMapper(evaluation_augmentations(cfg.INPUT.SIZE, resampling), training=False)
     return DataLoader(
         _Mapped(records, mapper),
         batch_size=cfg.TEST.IMS_PER_PROCESS,

@@ -1,0 +1,241 @@
+"""Training, resuming and evaluating from configurations: a random miniature CLIP on drawn squares."""
+
+import json
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import build_model
+from detectron2.structures import BoxMode
+
+from denserc.config import get_denserc_config
+from denserc.data.registration import register_open_vocab_dataset
+from denserc.detection import load_detector
+from denserc.detection.augment import evaluation_augmentations
+from denserc.detection.checkpoint import FViTCheckpointer
+from denserc.detection.engine import run, with_device
+from denserc.detection.engine import train as train_model
+from denserc.detection.loader import PositionSampler, RecordMapper, TrainingStream, build_train_loader
+from denserc.detection.options import Resampling
+from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError
+
+CLASSES = ("red square", "blue square", "green square")
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory):
+    """Six images of squares, registered as squares_train (two base classes) and squares_val (all three)."""
+    root = tmp_path_factory.mktemp("squares")
+    rng, images, annotations = np.random.default_rng(0), [], []
+    for i in range(6):
+        h, w = (48, 64) if i % 2 else (64, 40)
+        picture = np.full((h, w, 3), 128, dtype=np.uint8)
+        for label in range(3):
+            x, y = (int(v) for v in rng.integers(0, (w - 20, h - 20)))
+            picture[y : y + 18, x : x + 18] = np.eye(3, dtype=np.uint8)[2 - label] * 255  # BGR
+            box = {"bbox": [x, y, 18, 18], "area": 324, "iscrowd": int(i == 5 and label == 0)}
+            annotations.append({"id": len(annotations) + 1, "image_id": i, "category_id": label + 7, **box})
+        cv2.imwrite(str(root / f"{i}.png"), picture)
+        images.append({"id": i, "file_name": f"{i}.png", "height": h, "width": w})
+    categories = [{"id": i + 7, "name": name} for i, name in enumerate(CLASSES)]
+    file = root / "squares.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    for name, training in (("squares_train", True), ("squares_val", False)):
+        register_open_vocab_dataset(name, file, root, base=CLASSES[:2], novel=CLASSES[2:], training=training)
+    return root
+
+
+@pytest.fixture()
+def config(squares, tmp_path):
+    """make(**changes by dotted key with __ for dots) -> a configuration of four steps at 32 pixels."""
+
+    def make(**changes):
+        cfg = get_denserc_config()
+        cfg.merge_from_file(os.path.join(os.path.dirname(__file__), "..", "..", "configs", "miniature", "fvit.yaml"))
+        cfg.MODEL.ENCODER.RANDOM_INIT = True
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("squares_train",), ("squares_val",)
+        cfg.INPUT.SIZE = 32
+        cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_BOX_HEAD.CONV_DIM = 8
+        cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 2, 4, 2
+        cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = (), 2
+        cfg.OUTPUT_DIR = str(tmp_path / "run")
+        for key, value in changes.items():
+            cfg.merge_from_list([key.replace("__", "."), value])
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+        return cfg
+
+    return make
+
+
+class Recorder:
+    """An evaluator that keeps what it is given."""
+
+    def __init__(self, name, folder):
+        self.name, self.found = name, {}
+
+    def reset(self):
+        self.found = {}
+
+    def process(self, inputs, outputs):
+        for one, output in zip(inputs, outputs, strict=True):
+            self.found[one["image_id"]] = output["instances"].scores
+
+    def evaluate(self):
+        total = sum(float(scores.sum()) for scores in self.found.values())
+        return {"squares": {"images": float(len(self.found)), "total": total}}
+
+
+def train(cfg, **options):
+    torch.manual_seed(0)  # the random initial weights
+    return run(cfg, evaluator_factory=Recorder, **options)
+
+
+def saved(cfg, name="model_final"):
+    return torch.load(os.path.join(cfg.OUTPUT_DIR, f"{name}.pth"), weights_only=True)
+
+
+def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(config, tmp_path):
+    whole = config()
+    results = train(whole)
+    assert results["squares_val"]["squares"]["images"] == 6
+
+    resumed = config(OUTPUT_DIR=str(tmp_path / "resumed"))
+    shutil.copy(os.path.join(whole.OUTPUT_DIR, "model_0000001.pth"), resumed.OUTPUT_DIR)
+    with open(os.path.join(resumed.OUTPUT_DIR, "last_checkpoint"), "w") as file:
+        file.write("model_0000001.pth")
+    assert train(resumed, resume=True) == results
+    first, second, start = saved(whole), saved(resumed), saved(whole, "model_0000001")
+    for key, value in first["model"].items():
+        assert torch.equal(value, second["model"][key]), key
+    for key, state in first["trainer"]["optimizer"]["state"].items():
+        assert all(
+            torch.equal(value, second["trainer"]["optimizer"]["state"][key][name]) for name, value in state.items()
+        )
+    changed = {key for key, value in first["model"].items() if not torch.equal(value, start["model"][key])}
+    assert changed and not any(key.startswith(("backbone.encoder", "text_tower")) for key in changed)
+    assert any("tfevents" in name for name in os.listdir(whole.OUTPUT_DIR))
+
+
+@pytest.fixture()
+def trained(config):
+    """The configuration of a finished run of two steps, and its results."""
+    cfg = config(SOLVER__MAX_ITER=2)
+    return cfg, train(cfg)
+
+
+def test_a_detector_is_usable_by_path_alone(config, trained, tmp_path):
+    cfg, results = trained
+    path = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+    # Neither encoder weights nor RANDOM_INIT: everything comes from the file.
+    alone = config(
+        MODEL__WEIGHTS=path, MODEL__ENCODER__RANDOM_INIT=False, DATASETS__TRAIN=(), OUTPUT_DIR=str(tmp_path / "alone")
+    )
+    assert run(alone, evaluator_factory=Recorder, eval_only=True) == results
+
+    model = load_detector(path)
+    model.set_vocabulary(["a square", "a ring"])
+    state = saved(cfg)["model"]
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    found = model([{"image": torch.zeros(3, 40, 64, dtype=torch.uint8)}])[0]["instances"]
+    assert found.image_size == (40, 64)
+
+
+def test_weights_of_another_configuration_are_refused(config, trained):
+    cfg, _ = trained
+    path = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+    with pytest.raises(WeightsMismatchError, match="pyramid"):
+        run(config(MODEL__WEIGHTS=path, MODEL__FPN__OUT_CHANNELS=16), evaluator_factory=Recorder, eval_only=True)
+    other = build_model(config(MODEL__CONSTRUCTION__NAME="clipself"))
+    with pytest.raises(CheckpointError, match="construction"):
+        FViTCheckpointer(other).load(path)
+
+
+def test_files_that_are_no_detectors_are_refused(config, tmp_path):
+    with pytest.raises(CheckpointError, match="no detector checkpoint"):
+        build_model(config(MODEL__WEIGHTS=str(tmp_path / "absent.pth")))
+    torch.save({"model": {}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="no F-ViT checkpoint"):
+        build_model(config(MODEL__WEIGHTS=str(tmp_path / "other.pth")))
+
+
+def test_the_vocabulary_of_training_comes_back_after_an_evaluation(config, squares):
+    register_open_vocab_dataset("squares_other", squares / "squares.json", squares, base=CLASSES[::-1])
+    model = build_model(config())
+    seen = []
+
+    class Spy(Recorder):
+        def reset(self):
+            seen.append((self.name, model.vocabulary.names, sorted(model.vocabulary.novel)))
+            super().reset()
+
+    cfg = config(SOLVER__MAX_ITER=1, DATASETS__TEST=("squares_val", "squares_other"))
+    train_model(cfg, model, Spy)
+    assert seen == [("squares_val", CLASSES, ["green square"]), ("squares_other", CLASSES[::-1], [])]
+    assert model.vocabulary.names == CLASSES and model.vocabulary.novel == {"green square"}
+
+
+def test_nothing_to_do_is_said(config):
+    with pytest.raises(ConfigurationError, match="DATASETS.TRAIN"):
+        run(config(DATASETS__TRAIN=()))
+    with pytest.raises(ConfigurationError, match="eval-only"):
+        run(config(DATASETS__TEST=()), eval_only=True)
+
+
+def test_device_auto(config):
+    cfg = with_device(config(MODEL__DEVICE="auto"))
+    assert cfg.MODEL.DEVICE == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_items_of_the_stream_depend_on_seed_and_place_alone():
+    def draw(record):
+        return record["id"], np.random.rand()
+
+    records = [{"id": i} for i in range(5)]
+    stream = TrainingStream(records, draw, seed=3)
+    state = np.random.get_state()[1].copy()
+    forward = [stream[i] for i in range(10)]
+    assert [stream[i] for i in reversed(range(10))] == forward[::-1]
+    assert (np.random.get_state()[1] == state).all()
+    assert sorted(i for i, _ in forward[:5]) == sorted(i for i, _ in forward[5:]) == list(range(5))
+    assert len({value for _, value in forward}) == 10
+    assert [TrainingStream(records, draw, seed=4)[i] for i in range(10)] != forward
+
+
+def test_positions_continue_where_training_stopped():
+    def first(start, count):
+        iterator = iter(PositionSampler(start=start, total_batch=4))
+        return [next(iterator) for _ in range(count)]
+
+    assert first(3, 4) == first(0, 16)[12:]
+
+
+def test_training_never_sees_novel_boxes_nor_crowds(config):
+    cfg = config(INPUT__SCALE_JITTER=[1.0, 1.0])
+    batches = iter(build_train_loader(cfg, 0, 0))
+    labels = []
+    for _ in range(3):
+        for one in next(batches):
+            labels.append((one["image_id"], sorted(one["instances"].gt_classes.tolist())))
+            h, w = one["image"].shape[1:]
+            assert one["instances"].image_size == (h, w) and max(h, w) == 32
+    assert {tuple(classes) for image, classes in labels if image != 5} == {(0, 1)}
+    assert all(classes == [1] for image, classes in labels if image == 5)
+
+
+@pytest.mark.parametrize("resampling", list(Resampling))
+def test_boxes_in_whole_numbers_are_scaled_exactly(squares, resampling):
+    record = DatasetCatalog.get("squares_val")[0]
+    record["annotations"] = [{"bbox": [3, 5, 18, 18], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}]
+    mapper = RecordMapper(evaluation_augmentations(32, resampling), training=True)
+    boxes = mapper(record)["instances"].gt_boxes.tensor
+    torch.testing.assert_close(boxes, torch.tensor([[1.5, 2.5, 10.5, 11.5]]))
+
+
+def test_an_image_of_another_size_than_its_record_is_an_error(squares):
+    mapper = RecordMapper([], training=False)
+    with pytest.raises(DataError, match="64 x 40"):
+        mapper({"file_name": str(squares / "0.png"), "height": 40, "width": 64})
