@@ -184,3 +184,15 @@ def test_blend_refuses_another_architecture(make_cfg):
         blend(model.encoder, torch.nn.Linear(2, 2), 0.5)
     with pytest.raises(ConfigurationError, match="0..1"):
         blend(model.encoder, model.encoder.tower, 1.5)
+
+
+def test_the_packaged_miniature_learns(make_cfg):
+    """With the packaged weights both losses fall within a few steps, and the product is no longer the CLIP."""
+    cfg = make_cfg("MODEL.ENCODER.RANDOM_INIT", False, "DISTILL.LOG_PERIOD", 1, "SOLVER.MAX_ITER", 16)
+    cfg.merge_from_list(["DISTILL.PRECISION", "bf16", "DISTILL.CROP_SIZE", 64, "DISTILL.COHERENCE.WEIGHT", 1.0])
+    run(cfg)
+    lines = [json.loads(line) for line in (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()]
+    for name in ("loss_semantics", "loss_coherence"):
+        losses = [line[name] for line in lines]
+        assert sum(losses[-3:]) < 0.8 * sum(losses[:3]), name
+    assert product_digest(cfg.OUTPUT_DIR) != weights_digest(build_dense_model(cfg).encoder)
