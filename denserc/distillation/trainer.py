@@ -102,6 +102,9 @@ class DistillationTrainer(SimpleTrainer):
         self.after_backward()
         # Raises on a loss that is not finite, before the weights take harm.
         self._write_metrics(totals, data_time)
+        if len(totals) == 1 and comm.is_main_process():
+            # Detectron2 names the terms only where there are several; curves want them always.
+            self.storage.put_scalar(*totals, self.storage.latest()["total_loss"][0])
         if self.clip_norm is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
