@@ -52,12 +52,14 @@ class CosineClassifier(nn.Module):
 
     Args:
         temperature: its initial or fixed value.
-        learned: whether it is a parameter.
+        learned: whether it is trained.
+        test_temperature: replaces it outside of training, whatever was learned; None: it does not.
     """
 
-    def __init__(self, *, temperature: float, learned: bool):
+    def __init__(self, *, temperature: float, learned: bool, test_temperature: float | None = None):
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learned)
+        self.test_temperature = test_temperature
 
     def forward(self, features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         """Features (R, E), of any length, and unit vectors (C + 1, E) -> logits (R, C + 1).
@@ -65,9 +67,11 @@ class CosineClassifier(nn.Module):
         A feature of only zeros (every unit dead after the last ReLU) has the cosine 0 to all classes; the original
         divides by its length without an epsilon and gets NaN.
         """
+        fixed = not self.training and self.test_temperature is not None
+        temperature = self.test_temperature if fixed else self.temperature
         # Half precision would round a cosine times 50 to a few hundredths.
         with torch.autocast(features.device.type, enabled=False):
-            return self.temperature * F.linear(F.normalize(features.float(), dim=1), vectors)
+            return temperature * F.linear(F.normalize(features.float(), dim=1), vectors)
 
 
 def masked_cross_entropy(

@@ -1,4 +1,9 @@
-"""Config keys of the detector. Where one of Detectron2's own keys means the same, it is used and not repeated here."""
+"""Config keys of the detector. Where one of Detectron2's own keys means the same, it is used and not repeated here.
+
+Detectron2's keys that are read: all that configs/Base-FViT.yaml sets, DATASETS.TRAIN and .TEST, SOLVER.MAX_ITER,
+.STEPS, .GAMMA, .CHECKPOINT_PERIOD and .AMP.ENABLED, TEST.EVAL_PERIOD, OUTPUT_DIR. The number of classes is the
+vocabulary's, the size of images INPUT.SIZE: MODEL.ROI_HEADS.NUM_CLASSES and INPUT.MIN_SIZE_* have no meaning here.
+"""
 
 from detectron2.config import CfgNode
 
@@ -50,11 +55,13 @@ def add_detection_config(cfg: CfgNode) -> None:
     fvit.CLASSIFIER = CfgNode()
     fvit.CLASSIFIER.TEMPERATURE = 50.0  # what cosines are multiplied by; initial value if learned
     fvit.CLASSIFIER.LEARN_TEMPERATURE = True
+    # At test, in place of what was learned; 0: what was learned. The published transfer uses 50.
+    fvit.CLASSIFIER.TEST_TEMPERATURE = 0.0
     fvit.CLASSIFIER.BACKGROUND_WEIGHT = 0.6  # OV-LVIS: 0.9
     fvit.CLASSIFIER.LOSS_NORMALISER = "samples"  # "samples" (the original) or "weights" (PyTorch)
 
     fvit.FUSION = CfgNode()
-    fvit.FUSION.TEMPERATURE = 75.0  # of the frozen encoder's cosines
+    fvit.FUSION.TEMPERATURE = 75.0  # of the frozen encoder's cosines; the published transfer uses 120
     fvit.FUSION.BASE = 0.1  # the encoder's share for base classes and background
     fvit.FUSION.NOVEL = 0.8  # for novel classes
     fvit.FUSION.UNSPLIT = 0.2  # for all, where a data set names no novel class (transfer)

@@ -135,7 +135,9 @@ class FViTROIHeads(nn.Module):
                 norm=norm_builder(box.NORM, "MODEL.ROI_BOX_HEAD.NORM"),
             ),
             "classifier": CosineClassifier(
-                temperature=options.CLASSIFIER.TEMPERATURE, learned=options.CLASSIFIER.LEARN_TEMPERATURE
+                temperature=options.CLASSIFIER.TEMPERATURE,
+                learned=options.CLASSIFIER.LEARN_TEMPERATURE,
+                test_temperature=options.CLASSIFIER.TEST_TEMPERATURE or None,
             ),
             "coder": BoxCoder(
                 weights=box.BBOX_REG_WEIGHTS, size_clamp=choose(SizeClamp, options.SIZE_CLAMP, "MODEL.FVIT.SIZE_CLAMP")

@@ -28,6 +28,13 @@ def test_cosine_ignores_length():
     torch.testing.assert_close(classifier(vectors, vectors).diagonal(), torch.full((4,), 10.0))
 
 
+def test_temperature_of_the_test_leaves_training_alone():
+    vectors = F.normalize(torch.randn(4, 8), dim=1)
+    classifier = CosineClassifier(temperature=10.0, learned=True, test_temperature=50.0)
+    assert classifier.train()(vectors, vectors).max().item() == pytest.approx(10.0)
+    assert classifier.eval()(vectors, vectors).max().item() == pytest.approx(50.0)
+
+
 def test_a_dead_feature_has_cosine_zero_and_a_finite_gradient():
     features = torch.zeros(2, 8, requires_grad=True)
     logits = CosineClassifier(temperature=10.0, learned=False)(features, F.normalize(torch.randn(4, 8), dim=1))
