@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .world import SYNONYMS, TEXTURES, Domain, Thing
+from .world import COLOURS, SHAPES, SYNONYMS, TEXTURES, Domain, Thing
 
 _ADJECTIVES = (
     "good", "bad", "bright", "dark", "blurry", "black and white", "low resolution", "high resolution", "cropped",
@@ -73,6 +73,16 @@ def thing_phrase(thing: Thing, domain: Domain, rng: np.random.Generator) -> str:
     if article == "a" and name[0] in "aeiou":
         article = "an"
     return f"{article} {name}".strip()
+
+
+def word_captions(rng: np.random.Generator) -> list[list[str]]:
+    """One short caption for every texture, every colour and every shape; all in one wording, drawn at random."""
+    foreign, frame = rng.random() < 0.3, _pick(("{}", "{}.", "a photo of {}.", "this is {}.", "i see {}."), rng)
+    attribute, shape = _pick(("something {}", "a {} thing", "{}"), rng), _pick(("a {}", "the {}", "{}"), rng)
+    return [
+        [frame.format(form.format(SYNONYMS[word] if foreign else word)) for word in words]
+        for words, form in ((TEXTURES, attribute), (COLOURS, attribute), (SHAPES, shape))
+    ]
 
 
 def write_caption(things: Sequence[Thing], stuff: Sequence[str], domain: Domain, rng: np.random.Generator) -> str:

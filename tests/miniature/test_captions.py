@@ -3,7 +3,7 @@ import pytest
 
 from denserc.encoders.miniature import miniature_tokenizer
 from denserc.miniature.captions import write_caption
-from denserc.miniature.crops import View, caption_crop, captioned_crop, widened
+from denserc.miniature.crops import View, caption_crop, captioned_crop, subject_of_crop, widened
 from denserc.miniature.scenes import compose_scene
 from denserc.miniature.world import STUFF, SYNONYMS, Domain, Thing
 
@@ -47,7 +47,7 @@ def test_captions_of_crops_speak_only_of_what_the_crop_shows():
 def test_captions_fit_the_text_tower():
     rng = np.random.default_rng(1)
     views = [View.of(compose_scene(rng)) for _ in range(40)]
-    texts = [captioned_crop(view, 64, rng)[1] for view in views for _ in range(5)]
+    texts = [captioned_crop(view, 64, rng).caption for view in views for _ in range(5)]
     rows = miniature_tokenizer()(texts)
     assert (rows[:, -1] != 0).float().mean() < 0.02  # hardly one is cut off
 
@@ -66,3 +66,11 @@ def test_boxes_around_things_hold_their_visible_area_and_stay_inside_when_widene
         assert mask[y1:y2, x1:x2].sum() == mask.sum() == view.areas[len(view.scene.stuff) + i]
         left, top, right, bottom = widened(view.boxes[i], (1.5, 1.5), (128, 128))
         assert 0 <= left <= x1 and x2 <= right <= 128 and 0 <= top <= y1 and y2 <= bottom <= 128
+
+
+def test_a_crop_around_a_lone_thing_has_it_as_its_subject_and_bare_ground_has_none():
+    rng = np.random.default_rng(8)
+    view = View.of(compose_scene(rng, count=1))
+    box = tuple(int(v) for v in view.boxes[0])
+    assert subject_of_crop(view, box) == view.scene.things[0]
+    assert subject_of_crop(View.of(compose_scene(rng, count=0)), (0, 0, 128, 128)) is None
