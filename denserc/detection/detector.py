@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import yaml
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
+from ..construction import add_encoder_config
 from ..structures import CheckpointError
 from .checkpoint import METADATA, FViTCheckpointer, read_detector
+from .config import add_detection_config
 from .meta_arch import FViT
 
 
@@ -29,7 +31,11 @@ def load_detector(path: str | Path, *, device: str = "cpu") -> FViT:
         raise CheckpointError(
             f"{path} carries no configuration; build the model from a config file with MODEL.WEIGHTS set to this path."
         )
-    cfg = CfgNode(yaml.safe_load(metadata["config"]))
+    cfg = get_cfg()
+    add_encoder_config(cfg)
+    add_detection_config(cfg)
+    cfg.set_new_allowed(True)  # keys of the other project, which do not matter here
+    cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(metadata["config"])))
     cfg.MODEL.WEIGHTS = str(path)
     cfg.MODEL.DEVICE = device
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()  # they need not exist here

@@ -15,8 +15,10 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from ..structures import ConfigurationError
+from ..training import resolve_device
 from .checkpoint import FViTCheckpointer
 from .loader import build_test_loader, build_train_loader
 from .meta_arch import FViT
@@ -102,6 +104,7 @@ def train(
             hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER), period=20)
             if comm.is_main_process()
             else None,
+            ProgressBar("detector", ("total_loss",)) if comm.is_main_process() else None,
         ]
     )
     resumed = resume and checkpointer.has_checkpoint()
@@ -128,7 +131,9 @@ def test(cfg: CfgNode, model: nn.Module, evaluator_factory: EvaluatorFactory) ->
             len(detector.vocabulary.novel),
         )
         evaluator = evaluator_factory(name, os.path.join(cfg.OUTPUT_DIR, "inference", name))
-        result = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
+        loader = build_test_loader(cfg, name)
+        bar = tqdm(loader, desc=f"detect {name}", unit="batch", disable=not comm.is_main_process(), mininterval=0.5)
+        result = inference_on_dataset(model, bar, evaluator)
         if comm.is_main_process() and result:
             results[name] = dict(result)
             print_csv_format(result)
@@ -136,14 +141,11 @@ def test(cfg: CfgNode, model: nn.Module, evaluator_factory: EvaluatorFactory) ->
 
 
 def with_device(cfg: CfgNode) -> CfgNode:
-    """The configuration with MODEL.DEVICE "auto" (or an absent "cuda") replaced by what this machine has."""
+    """The configuration with the device that this machine has; Detectron2's model builder reads it there."""
     cfg = cfg.clone()
-    wanted = cfg.MODEL.DEVICE
-    if wanted == "auto" or (wanted.startswith("cuda") and not torch.cuda.is_available()):
-        cfg.defrost()
-        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-        cfg.freeze()
-        logger.info("MODEL.DEVICE is %r; using %s", wanted, cfg.MODEL.DEVICE)
+    cfg.defrost()
+    cfg.MODEL.DEVICE = str(resolve_device(cfg.MODEL.DEVICE))
+    cfg.freeze()
     return cfg
 
 
