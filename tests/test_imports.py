@@ -14,8 +14,9 @@ MAY_IMPORT = {
     "encoders": {"structures"},
     "construction": {"structures", "encoders"},
     "data": {"structures"},
-    "distillation": {"structures", "encoders", "construction", "data"},
-    "detection": {"structures", "encoders", "construction", "data"},
+    "training": {"structures"},
+    "distillation": {"structures", "encoders", "construction", "data", "training"},
+    "detection": {"structures", "encoders", "construction", "data", "training"},
     "evaluation": {"structures", "data"},
     "visualization": {"structures", "data"},
 }

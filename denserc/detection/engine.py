@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ..structures import ConfigurationError
-from ..training import resolve_device
+from ..training import ProgressBar, resolve_device
 from .checkpoint import FViTCheckpointer
 from .loader import build_test_loader, build_train_loader
 from .meta_arch import FViT

@@ -40,14 +40,6 @@ class RegionChoice(Enum):
     GRID = "grid"
 
 
-def pick_device(name: str) -> torch.device:
-    """MODEL.DEVICE, or the CPU (with a warning) where Detectron2's default "cuda" is not to be had."""
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning(f"MODEL.DEVICE is {name!r}, but there is no CUDA device; using the CPU.")
-        return torch.device("cpu")
-    return torch.device(name)
-
-
 def build_trainer(
     cfg: CfgNode, model: DenseModel, *, device: torch.device, seed: int, images_drawn: int = 0
 ) -> DistillationTrainer:

@@ -14,10 +14,11 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 
 from ..construction import DenseModel, build_dense_model, load_checkpoint
 from ..structures import CheckpointError, ConfigurationError
-from .build import build_trainer, pick_device
+from ..training import ProgressBar, resolve_device
+from .build import build_trainer
 from .export import PRODUCT_NAME, export
 from .state import latest_state, read_state
-from .trainer import ProgressBar, StateWriter
+from .trainer import StateWriter
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def run(
     Raises:
         ConfigurationError, DataError, CheckpointError: see their messages.
     """
-    device = pick_device(cfg.MODEL.DEVICE)
+    device = resolve_device(cfg.MODEL.DEVICE)
     evaluate = functools.partial(_evaluate, cfg, evaluator_factory, device)
     if eval_only:
         if evaluator_factory is None:
@@ -104,7 +105,7 @@ def _hooks(cfg: CfgNode, evaluate: Callable[[], dict] | None) -> list:
         ]
         every.append(hooks.PeriodicWriter(writers, period=settings.LOG_PERIOD))
         if settings.PROGRESS_BAR:
-            every.append(ProgressBar())
+            every.append(ProgressBar("distil"))
     return every
 
 

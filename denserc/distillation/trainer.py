@@ -4,7 +4,6 @@ Everything that decides a step follows from the weights, the optimiser, the gene
 number of images drawn; all four are in the resume state.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -14,8 +13,6 @@ from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..structures import CheckpointError
 from .batch import DistillationBatch
@@ -184,25 +181,3 @@ class StateWriter(HookBase):
         done = self.trainer.iter + 1
         if done == self.trainer.max_iter or (self.period > 0 and done % self.period == 0):
             self.trainer.save(self.folder, self.keep)
-
-
-class ProgressBar(HookBase):
-    """A bar with the time left and the losses; lines of the log are written above it."""
-
-    def before_train(self) -> None:
-        loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "denserc")]
-        self._redirection = logging_redirect_tqdm(loggers)
-        self._redirection.__enter__()
-        self._bar = tqdm(
-            total=self.trainer.max_iter, initial=self.trainer.start_iter, desc="distil", unit="step", mininterval=0.5
-        )
-
-    def after_step(self) -> None:
-        scalars = self.trainer.storage.latest()
-        losses = {name: f"{value:.4f}" for name, (value, _) in scalars.items() if name.startswith("loss_")}
-        self._bar.set_postfix(losses, refresh=False)
-        self._bar.update()
-
-    def after_train(self) -> None:
-        self._bar.close()
-        self._redirection.__exit__(None, None, None)

@@ -1,0 +1,38 @@
+"""A progress bar for Detectron2's trainers."""
+
+import logging
+
+from detectron2.engine import HookBase
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+
+class ProgressBar(HookBase):
+    """A bar with the time left and the losses; lines of the log are written above it.
+
+    Args:
+        title: what is being trained.
+        names: scalars to show; by default every one whose name begins with "loss_".
+    """
+
+    def __init__(self, title: str, names: tuple[str, ...] = ()):
+        self.title = title
+        self.names = names
+
+    def before_train(self) -> None:
+        loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "denserc")]
+        self._redirection = logging_redirect_tqdm(loggers)
+        self._redirection.__enter__()
+        self._bar = tqdm(
+            total=self.trainer.max_iter, initial=self.trainer.start_iter, desc=self.title, unit="step", mininterval=0.5
+        )
+
+    def after_step(self) -> None:
+        latest = self.trainer.storage.latest()
+        names = self.names or [name for name in latest if name.startswith("loss_")]
+        self._bar.set_postfix({name: f"{latest[name][0]:.4f}" for name in names if name in latest}, refresh=False)
+        self._bar.update()
+
+    def after_train(self) -> None:
+        self._bar.close()
+        self._redirection.__exit__(None, None, None)

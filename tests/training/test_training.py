@@ -1,0 +1,41 @@
+import logging
+
+import pytest
+import torch
+from detectron2.engine import TrainerBase
+
+from denserc.training import ProgressBar, resolve_device
+
+
+@pytest.fixture()
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_auto_and_cuda_fall_back_to_the_cpu_and_only_cuda_says_so(no_gpu, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert resolve_device("auto") == torch.device("cpu") == resolve_device("cpu")
+    assert not caplog.records
+    assert resolve_device("cuda:1") == torch.device("cpu")
+    assert "no CUDA device" in caplog.text
+
+
+def test_a_gpu_is_used_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("cuda")
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+class _Trainer(TrainerBase):
+    def run_step(self):
+        self.storage.put_scalars(loss_a=1.25, total_loss=2.5, lr=0.1)
+
+
+@pytest.mark.parametrize(("names", "shown"), [((), "loss_a=1.2500"), (("total_loss",), "total_loss=2.5000")])
+def test_the_bar_counts_steps_and_shows_losses(capsys, names, shown):
+    trainer = _Trainer()
+    trainer.register_hooks([ProgressBar("testing", names)])
+    trainer.train(1, 4)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "testing: 100%" in last and "4/4" in last and shown in last and "lr" not in last
