@@ -28,7 +28,7 @@ $(stamp): setup.cfg scripts/bootstrap.sh
 	@touch "$@"
 
 demo: $(stamp)
-	$(threads) $(py) -m denserc.miniature.demo $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
+	$(threads) $(py) -W ignore::FutureWarning -m denserc.miniature.demo $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
 
 test: $(stamp)
 	$(threads) $(py) -m pytest $(ARGS)

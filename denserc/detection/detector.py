@@ -38,6 +38,7 @@ def load_detector(path: str | Path, *, device: str = "cpu") -> FViT:
     cfg.merge_from_other_cfg(CfgNode(yaml.safe_load(metadata["config"])))
     cfg.MODEL.WEIGHTS = str(path)
     cfg.MODEL.DEVICE = device
+    cfg.MODEL.ENCODER.CHECKPOINT = ""  # the encoder is in the detector's own file
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()  # they need not exist here
     model = build_model(cfg)
     FViTCheckpointer(model).load(str(path))

@@ -100,11 +100,11 @@ def train(
             hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=3)
             if comm.is_main_process()
             else None,
+            ProgressBar("detector", ("total_loss",)) if comm.is_main_process() else None,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate) if cfg.DATASETS.TEST and evaluator_factory else None,
             hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER), period=20)
             if comm.is_main_process()
             else None,
-            ProgressBar("detector", ("total_loss",)) if comm.is_main_process() else None,
         ]
     )
     resumed = resume and checkpointer.has_checkpoint()

@@ -1,10 +1,28 @@
 """A progress bar for Detectron2's trainers."""
 
 import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from detectron2.engine import HookBase
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+
+@contextmanager
+def lines_above_bars(loggers: Sequence[logging.Logger]) -> Iterator[None]:
+    """Inside, what the loggers write to the terminal stands above the bars, at the levels that it had before."""
+    console = (sys.stdout, sys.stderr)
+    levels = [
+        [handler.level for handler in logger.handlers if getattr(handler, "stream", None) in console]
+        for logger in loggers
+    ]
+    with logging_redirect_tqdm(loggers):
+        for logger, found in zip(loggers, levels, strict=True):
+            # tqdm's handler comes last; a logger that wrote nothing to the terminal stays silent there.
+            logger.handlers[-1].setLevel(min(found, default=logging.CRITICAL + 1))
+        yield
 
 
 class ProgressBar(HookBase):
@@ -20,9 +38,8 @@ class ProgressBar(HookBase):
         self.names = names
 
     def before_train(self) -> None:
-        loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "denserc")]
-        self._redirection = logging_redirect_tqdm(loggers)
-        self._redirection.__enter__()
+        self._above = lines_above_bars([logging.getLogger(name) for name in ("detectron2", "fvcore", "denserc")])
+        self._above.__enter__()
         self._bar = tqdm(
             total=self.trainer.max_iter, initial=self.trainer.start_iter, desc=self.title, unit="step", mininterval=0.5
         )
@@ -35,4 +52,4 @@ class ProgressBar(HookBase):
 
     def after_train(self) -> None:
         self._bar.close()
-        self._redirection.__exit__(None, None, None)
+        self._above.__exit__(None, None, None)

@@ -25,7 +25,7 @@ def test_the_demo_runs_and_keeps_what_it_has(tmp_path, monkeypatch, capsys):
         "detector_overrides": [*FEW, "SOLVER.STEPS", ()],
     }
     table = run_demo(places, **options)
-    assert set(table.rows) == {c.title for c in CONTENDERS} | {"(teacher on crops)"}
+    assert set(table.rows) == {c.title for c in CONTENDERS} | {"(CLIP on crops)"}
     for name in ("boxes", "things", "stuff", "novel", "base", "all", "transfer"):
         assert all(0 <= table.rows[c.title][name].mean <= 100 for c in CONTENDERS), name
     report = (tmp_path / "report.html").read_text()

@@ -1,10 +1,12 @@
 import logging
+import sys
 
 import pytest
 import torch
 from detectron2.engine import TrainerBase
 
 from denserc.training import ProgressBar, resolve_device
+from denserc.training.progress import lines_above_bars
 
 
 @pytest.fixture()
@@ -39,3 +41,18 @@ def test_the_bar_counts_steps_and_shows_losses(capsys, names, shown):
     trainer.train(1, 4)
     last = capsys.readouterr().err.split("\r")[-1]
     assert "testing: 100%" in last and "4/4" in last and shown in last and "lr" not in last
+
+
+def test_lines_keep_their_levels_while_bars_are_shown(capsys, tmp_path):
+    logger = logging.Logger("private")
+    terminal, file = logging.StreamHandler(sys.stdout), logging.FileHandler(tmp_path / "log.txt")
+    terminal.setLevel(logging.WARNING)
+    logger.addHandler(terminal)
+    logger.addHandler(file)
+    with lines_above_bars([logger]):
+        logger.info("quiet")
+        logger.warning("loud")
+    assert logger.handlers == [terminal, file]
+    assert (tmp_path / "log.txt").read_text() == "quiet\nloud\n"
+    shown = "".join(capsys.readouterr())
+    assert "loud" in shown and "quiet" not in shown

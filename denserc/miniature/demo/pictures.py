@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
+from torchvision.ops import nms
 
 from ...construction import DenseEncoder, load_checkpoint
 from ...detection.detector import load_detector
@@ -16,8 +17,9 @@ from ..world import NOVEL_NAMES, Domain, rename
 from .stages import CONTENDERS, Places
 
 SCENES_SEED = 70_001  # fresh scenes: no data set of the demo draws from it
-SHOWN = 0.15  # detections below this score are not drawn
-MOST = 12  # detections drawn in one picture
+SHOWN = 0.2  # detections below this score are not drawn
+MOST = 7  # detections drawn in one picture
+OVERLAP = 0.5  # of two boxes that overlap more, whatever their classes, the better one is drawn
 
 
 def fresh_scenes(count: int, domain: Domain = Domain.MAIN, things: int | None = None) -> list[Scene]:
@@ -41,9 +43,10 @@ def truth_of(scene: Scene) -> DrawnObjects:
 
 @torch.no_grad()
 def detect(detector: FViT, picture: np.ndarray) -> DrawnObjects:
-    """The detections in a picture (H, W, 3) uint8 RGB, by the detector's present vocabulary."""
+    """The best detections in a picture (H, W, 3) uint8 RGB, one label a place, by the detector's vocabulary."""
     image = torch.from_numpy(picture).permute(2, 0, 1).contiguous()
     found = detector([{"image": image}])[0]["instances"]
+    found = found[nms(found.pred_boxes.tensor, found.scores, OVERLAP)]
     vocabulary = detector.vocabulary
     labels = [vocabulary.names[i] for i in found.pred_classes.tolist()]
     objects = DrawnObjects(

@@ -21,17 +21,16 @@ from .stages import CONTENDERS, Places
 
 COLUMNS = (
     Column("boxes", title="Boxes"),
-    Column("things", title="Thing masks"),
-    Column("stuff", title="Stuff masks"),
-    Column("novel", title="AP50 novel"),
-    Column("base", title="AP50 base"),
-    Column("all", title="AP50 all"),
-    Column("transfer", title="Transfer AP"),
-    Column("transfer50", title="Transfer AP50"),
+    Column("things", title="Thing"),
+    Column("stuff", title="Stuff"),
+    Column("novel", title="Novel"),
+    Column("base", title="Base"),
+    Column("all", title="All"),
+    Column("transfer", title="Transfer"),
 )
 NOTE = (
-    "Boxes, thing and stuff masks: region classification, top-1 mean accuracy in percent, 73 classes. AP50: open-"
-    "vocabulary detection, 48 base and 17 novel classes, generalised. Transfer: the second domain by its own names."
+    "Boxes, thing and stuff masks: region classification, top-1 mean accuracy (percent, 73 classes). Novel, base, all: "
+    "open-vocabulary detection, AP50, 17 + 48 classes, generalised. Transfer: AP on the second domain by its own names."
 )
 
 Results = Mapping[int, Mapping[str, dict]]  # seed -> contender's key -> results of both stages
@@ -44,7 +43,7 @@ def summary(results: Results) -> ResultTable:
         runs = [_numbers(of_seed[contender.key]) for of_seed in results.values()]
         rows[contender.title] = {name: Spread.of(run[name] for run in runs) for name in runs[0]}
     crops = next(iter(results.values()))["clip"]["regions"]
-    rows["(teacher on crops)"] = {"boxes": crops["thing_crops_top1"]}
+    rows["(CLIP on crops)"] = {"boxes": crops["thing_crops_top1"]}
     seeds = f" Mean ± deviation over the seeds {', '.join(map(str, results))}." if len(results) > 1 else ""
     return ResultTable(COLUMNS, rows, corner="encoder", note=NOTE + seeds)
 
@@ -59,7 +58,6 @@ def _numbers(result: dict) -> dict[str, float]:
         "base": detection["AP50_base"],
         "all": detection["AP50_all"],
         "transfer": transfer["AP_all"],
-        "transfer50": transfer["AP50_all"],
     }
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ def quiet_log(output: Path) -> None:
     for name in ("denserc", "detectron2", "fvcore"):
         logger = setup_logger(str(output), name=name)
         for handler in logger.handlers:
-            if type(handler) is logging.StreamHandler:
+            if getattr(handler, "stream", None) is sys.stdout:
                 handler.setLevel(logging.WARNING)
 
 

@@ -44,7 +44,7 @@ class Contender:
 
 CONTENDERS = (
     Contender("clip", "CLIP, undistilled"),
-    Contender("clipself", "CLIPSelf construction", "miniature/distill_clipself.yaml"),
+    Contender("clipself", "CLIPSelf", "miniature/distill_clipself.yaml"),
     Contender("denserc", "DenseRC", "miniature/distill_denserc.yaml"),
 )
 
@@ -117,7 +117,7 @@ def make_encoder(places: Places, contender: Contender, seed: int, overrides: lis
             results = distillation.run(plain, eval_only=True, evaluator_factory=evaluate_dense_model)
         return {"regions": results["region_classification"]}
 
-    return _kept(folder / "result.json", f"{contender} {cfg.dump()} {_digest(places.weights)}", compute)
+    return _kept(folder / "result.json", f"{contender.construction} {cfg.dump()} {_digest(places.weights)}", compute)
 
 
 def make_detector(places: Places, contender: Contender, seed: int, overrides: list | None = None) -> dict:
