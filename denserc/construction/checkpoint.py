@@ -5,6 +5,7 @@ construction has gates. Metadata: one JSON object under "denserc" (see `Metadata
 """
 
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..encoders import TextTower, build_architecture, load_exactly
 from ..structures import CheckpointError, FingerprintMismatchError, PixelStatistics
 from .choices import Construction
 from .dense import DenseEncoder
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 
@@ -111,6 +114,8 @@ def load_checkpoint(path: str | Path) -> DenseModel:
         FingerprintMismatchError: the text tower is not the one that the file says.
     """
     metadata = read_metadata(path)
+    if metadata.extra.get("encoder_weights") == "RANDOM":
+        logger.warning("!!! %s was made from an encoder with RANDOM WEIGHTS: its features mean nothing. !!!", path)
     clip = build_architecture(metadata.encoder)
     clip.image.pixels = PixelStatistics(metadata.pixel_mean, metadata.pixel_std)
     encoder = DenseEncoder(clip.image, Construction.from_dict(metadata.construction))

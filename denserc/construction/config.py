@@ -4,7 +4,7 @@ import logging
 
 from detectron2.config import CfgNode
 
-from ..encoders import build_clip
+from ..encoders import build_clip, has_packaged_weights
 from ..structures import ConfigurationError
 from .checkpoint import DenseModel, load_checkpoint
 from .choices import Construction
@@ -18,10 +18,12 @@ def add_encoder_config(cfg: CfgNode) -> None:
     cfg.MODEL.ENCODER = CfgNode()
     # A DenseRC checkpoint, by path alone. When given, it says everything, and the other keys are not read.
     cfg.MODEL.ENCODER.CHECKPOINT = ""
-    # Otherwise a plain CLIP: open_clip's model name, and weights as a file or one of open_clip's tags.
+    # Otherwise a plain CLIP: open_clip's model name, and weights as a file or one of open_clip's tags. Without weights
+    # the miniature takes its packaged ones, and every other encoder random ones, which is said loudly and noted in
+    # what is made from them.
     cfg.MODEL.ENCODER.NAME = "EVA02-B-16"
     cfg.MODEL.ENCODER.WEIGHTS = ""
-    # Random weights on purpose: for trying things out without any weights at hand.
+    # Random weights on purpose, for the miniature too.
     cfg.MODEL.ENCODER.RANDOM_INIT = False
 
     cfg.MODEL.CONSTRUCTION = CfgNode()
@@ -48,12 +50,14 @@ def build_dense_model(cfg: CfgNode) -> DenseModel:
     """The dense encoder and text tower that the config names, on the CPU.
 
     Raises:
-        ConfigurationError: neither a checkpoint nor weights nor RANDOM_INIT, or an unknown name.
+        ConfigurationError: an unknown name or tag, or both WEIGHTS and RANDOM_INIT.
     """
     settings = cfg.MODEL.ENCODER
     if settings.CHECKPOINT:
         logger.info("Dense encoder from the DenseRC checkpoint %s", settings.CHECKPOINT)
         return load_checkpoint(settings.CHECKPOINT)
-    clip = build_clip(settings.NAME, settings.WEIGHTS, random_init=settings.RANDOM_INIT)
+    random = settings.RANDOM_INIT or not (settings.WEIGHTS or has_packaged_weights(settings.NAME))
+    clip = build_clip(settings.NAME, settings.WEIGHTS, random_init=random)
     encoder = DenseEncoder(clip.image, construction_from_config(cfg))
-    return DenseModel(encoder, clip.text, clip.logit_scale)
+    origin = "RANDOM" if random else settings.WEIGHTS or "packaged"
+    return DenseModel(encoder, clip.text, clip.logit_scale, {"encoder_weights": origin})

@@ -131,7 +131,8 @@ def build_foundation(cfg: CfgNode) -> FoundationModel | None:
     settings = cfg.DISTILL.FOUNDATION
     if cfg.DISTILL.COHERENCE.WEIGHT <= 0:
         return None
-    return build_foundation_model(settings.NAME, settings.WEIGHTS, random_init=settings.RANDOM_INIT)
+    random = settings.RANDOM_INIT or not settings.WEIGHTS
+    return build_foundation_model(settings.NAME, settings.WEIGHTS, random_init=random)
 
 
 def build_regions(cfg: CfgNode) -> RegionSource:

@@ -52,7 +52,7 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL.FOUNDATION = CfgNode()
     # The foundation model: dinov2_vits14, dinov2_vitb14, dinov2_vitl14, ..., or colour_texture_p<patch size>.
     cfg.DISTILL.FOUNDATION.NAME = "dinov2_vitb14"
-    # A file, or "timm" for timm's own download.
+    # A file, or "timm" for timm's own download. Without any it has random weights, which is said loudly.
     cfg.DISTILL.FOUNDATION.WEIGHTS = ""
     cfg.DISTILL.FOUNDATION.RANDOM_INIT = False
 

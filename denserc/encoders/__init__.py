@@ -1,6 +1,6 @@
 """Image towers, text towers and foundation models; open_clip and timm build them, one contract opens them."""
 
-from .build import build_architecture, build_clip, wrap_open_clip
+from .build import build_architecture, build_clip, has_packaged_weights, wrap_open_clip
 from .contract import Clip, FoundationModel, ImageTower, TextTower, TokenStream, attention, merge_heads
 from .foundation import build_foundation_model
 from .weights import load_exactly, read_weights, to_open_clip_keys
@@ -15,6 +15,7 @@ __all__ = [
     "build_architecture",
     "build_clip",
     "build_foundation_model",
+    "has_packaged_weights",
     "load_exactly",
     "merge_heads",
     "read_weights",

@@ -38,11 +38,11 @@ def build_clip(name: str, weights: str = "", *, random_init: bool = False) -> Cl
     """
     _require_known(name)
     if not weights and not random_init:
-        if name != MINIATURE:
+        if not has_packaged_weights(name):
             tags = open_clip.list_pretrained_tags_by_model(name)
             raise ConfigurationError(
                 f"No weights were given for {name}. Give a file, or one of open_clip's tags {tags}, "
-                f"or ask for random weights explicitly (MODEL.ENCODER.RANDOM_INIT True)."
+                f"or ask for random weights explicitly (random_init=True)."
             )
         weights = str(MINIATURE_WEIGHTS)
     if weights and random_init:
@@ -64,8 +64,13 @@ def build_clip(name: str, weights: str = "", *, random_init: bool = False) -> Cl
     if from_file:
         load_exactly(model, to_open_clip_keys(read_weights(weights)), weights)
     if random_init:
-        logger.warning("%s has RANDOM WEIGHTS (random_init): its features mean nothing.", name)
+        logger.warning("!!! %s has RANDOM WEIGHTS, as no others were given: its features mean nothing. !!!", name)
     return wrap_open_clip(name, model)
+
+
+def has_packaged_weights(name: str) -> bool:
+    """Whether weights of this model ship with the package."""
+    return name == MINIATURE
 
 
 def build_architecture(name: str) -> Clip:

@@ -135,7 +135,7 @@ def build_foundation_model(name: str, weights: str = "", *, random_init: bool = 
     if weights and not download:
         load_exactly(model, read_weights(weights), weights)
     if random_init:
-        logger.warning("Foundation model %s has RANDOM WEIGHTS (random_init): its correlations mean nothing.", name)
+        logger.warning("!!! %s has RANDOM WEIGHTS, as no others were given: its correlations mean nothing. !!!", name)
     wrapped = TimmFoundationModel(name=name, model=model, layer=choice.layer, pixels=IMAGENET_PIXELS)
     return wrapped.eval().requires_grad_(False)
 

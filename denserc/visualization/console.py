@@ -1,5 +1,7 @@
 """Result tables on the console."""
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,4 +17,5 @@ def print_table(table: ResultTable, *, title: str = "", console: Console | None 
         drawn.add_column(Text(column.heading), justify="right")
     for row, cells in table.cells():
         drawn.add_row(Text(row), *(Text(text, style="bold green" if best else "") for text, best in cells))
-    (console or Console()).print(drawn)
+    # Where nobody watches (a pipe, a file) rich assumes 80 columns; a table in a log may be wider.
+    (console or (Console() if sys.stdout.isatty() else Console(width=120))).print(drawn)

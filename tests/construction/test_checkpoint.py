@@ -38,6 +38,13 @@ def test_a_path_alone_brings_the_same_model_back(tmp_path, model):
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # no partial file is left
 
 
+def test_a_product_of_random_weights_says_so(tmp_path, model, caplog):
+    model.extra["encoder_weights"] = "RANDOM"
+    save_checkpoint(tmp_path / "m.safetensors", model)
+    load_checkpoint(tmp_path / "m.safetensors")
+    assert "RANDOM WEIGHTS" in caplog.text
+
+
 def test_metadata_says_everything_without_loading_tensors(tmp_path, model):
     save_checkpoint(tmp_path / "m.safetensors", model)
     metadata = read_metadata(tmp_path / "m.safetensors")

@@ -15,7 +15,7 @@ def test_unknown_names_and_tags_are_refused_with_what_is_known():
 
 
 def test_weights_must_be_given_or_random_init_asked_for():
-    with pytest.raises(ConfigurationError, match="RANDOM_INIT"):
+    with pytest.raises(ConfigurationError, match="random_init=True"):
         build_clip("EVA02-B-16")
     with pytest.raises(ConfigurationError, match="choose one"):
         build_clip("EVA02-B-16", "merged2b_s8b_b131k", random_init=True)

@@ -8,9 +8,7 @@ from .run import quiet_log, run_demo, say
 from .stages import Places, train_miniature_clip
 
 REPOSITORY = Path(__file__).parents[3]
-DEFAULT_VOCABULARY = (
-    "solid blue ring, striped heart, red thing, dotted star, emerald hoop, checkered cross, black crescent"
-)
+DEFAULT_VOCABULARY = "checkered blue star, striped green square, black circle, purple star, red ring, emerald disc"
 
 
 def main() -> None:

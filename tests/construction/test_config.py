@@ -1,0 +1,35 @@
+import pytest
+
+from denserc.config import get_denserc_config
+from denserc.construction import build_dense_model, construction_from_config
+from denserc.structures import ConfigurationError
+
+
+def configured(*pairs):
+    cfg = get_denserc_config()
+    cfg.merge_from_list(["MODEL.ENCODER.NAME", "DenseRC-Miniature", *pairs])
+    return cfg
+
+
+def test_the_miniature_takes_its_packaged_weights_and_random_ones_on_purpose_only(caplog):
+    packaged = build_dense_model(configured())
+    assert packaged.extra["encoder_weights"] == "packaged" and "RANDOM" not in caplog.text
+    random = build_dense_model(configured("MODEL.ENCODER.RANDOM_INIT", True))
+    assert random.extra["encoder_weights"] == "RANDOM" and "!!! DenseRC-Miniature has RANDOM WEIGHTS" in caplog.text
+    assert packaged.text.fingerprint() != random.text.fingerprint()
+
+
+def test_other_encoders_without_weights_are_random_and_say_so(caplog):
+    model = build_dense_model(configured("MODEL.ENCODER.NAME", "EVA02-B-16"))
+    assert model.extra["encoder_weights"] == "RANDOM" and "!!! EVA02-B-16 has RANDOM WEIGHTS" in caplog.text
+
+
+def test_a_named_construction_with_single_choices_replaced():
+    cfg = configured("MODEL.CONSTRUCTION.NAME", "denserc")
+    cfg.MODEL.CONSTRUCTION.OVERRIDES.num_blocks = 2
+    cfg.MODEL.CONSTRUCTION.OVERRIDES.projection = "last"
+    construction = construction_from_config(cfg)
+    assert (construction.num_blocks, construction.projection.value) == (2, "last")
+    cfg.MODEL.CONSTRUCTION.OVERRIDES.blocks = 2
+    with pytest.raises(ConfigurationError, match="'blocks'.*num_blocks"):
+        construction_from_config(cfg)
