@@ -5,7 +5,6 @@ import logging
 from detectron2.config import CfgNode
 
 from ..encoders import build_clip, has_packaged_weights
-from ..structures import ConfigurationError
 from .checkpoint import DenseModel, load_checkpoint
 from .choices import Construction
 from .dense import DenseEncoder
@@ -27,23 +26,18 @@ def add_encoder_config(cfg: CfgNode) -> None:
     cfg.MODEL.ENCODER.RANDOM_INIT = False
 
     cfg.MODEL.CONSTRUCTION = CfgNode()
-    # A named construction (denserc.construction.CONSTRUCTIONS), and single choices that replace its own.
+    # A named construction (denserc.construction.CONSTRUCTIONS), and single choices that replace its own where they are
+    # not None: VALUES, NUM_BLOCKS, MODULE, SHARED_GATE, PROJECTION, GATE_POSITION, FINAL_MLP (see `Construction`).
     cfg.MODEL.CONSTRUCTION.NAME = "denserc"
-    # Empty: as the name says. Otherwise any of values, num_blocks, module, shared_gate, projection,
-    # gate_position, final_mlp, for example {"num_blocks": 2}.
-    cfg.MODEL.CONSTRUCTION.OVERRIDES = CfgNode(new_allowed=True)
+    for field in Construction().to_dict():
+        cfg.MODEL.CONSTRUCTION[field.upper()] = None
 
 
 def construction_from_config(cfg: CfgNode) -> Construction:
-    """The construction that MODEL.CONSTRUCTION names."""
-    overrides = {key.lower(): value for key, value in cfg.MODEL.CONSTRUCTION.OVERRIDES.items()}
-    known = Construction().to_dict()
-    unknown = overrides.keys() - known.keys()
-    if unknown:
-        raise ConfigurationError(
-            f"MODEL.CONSTRUCTION.OVERRIDES has unknown keys {sorted(unknown)}. Known: {list(known)}."
-        )
-    return Construction.named(cfg.MODEL.CONSTRUCTION.NAME, **overrides)
+    """The construction that MODEL.CONSTRUCTION names, with the single choices replaced that it gives."""
+    given = {field: cfg.MODEL.CONSTRUCTION[field.upper()] for field in Construction().to_dict()}
+    replaced = {field: value for field, value in given.items() if value is not None}
+    return Construction.named(cfg.MODEL.CONSTRUCTION.NAME, **replaced)
 
 
 def build_dense_model(cfg: CfgNode) -> DenseModel:

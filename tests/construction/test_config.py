@@ -1,7 +1,7 @@
 import pytest
 
 from denserc.config import get_denserc_config
-from denserc.construction import build_dense_model, construction_from_config
+from denserc.construction import Construction, build_dense_model, construction_from_config
 from denserc.structures import ConfigurationError
 
 
@@ -24,12 +24,16 @@ def test_other_encoders_without_weights_are_random_and_say_so(caplog):
     assert model.extra["encoder_weights"] == "RANDOM" and "!!! EVA02-B-16 has RANDOM WEIGHTS" in caplog.text
 
 
-def test_a_named_construction_with_single_choices_replaced():
-    cfg = configured("MODEL.CONSTRUCTION.NAME", "denserc")
-    cfg.MODEL.CONSTRUCTION.OVERRIDES.num_blocks = 2
-    cfg.MODEL.CONSTRUCTION.OVERRIDES.projection = "last"
-    construction = construction_from_config(cfg)
-    assert (construction.num_blocks, construction.projection.value) == (2, "last")
-    cfg.MODEL.CONSTRUCTION.OVERRIDES.blocks = 2
-    with pytest.raises(ConfigurationError, match="'blocks'.*num_blocks"):
-        construction_from_config(cfg)
+def test_a_named_construction_with_single_choices_replaced_on_the_command_line():
+    replaced = ["MODEL.CONSTRUCTION.NUM_BLOCKS", "2", "MODEL.CONSTRUCTION.PROJECTION", "last"]
+    construction = construction_from_config(configured(*replaced, "MODEL.CONSTRUCTION.SHARED_GATE", "False"))
+    expected = Construction.named("denserc", num_blocks=2, projection="last", shared_gate=False)
+    assert construction == expected
+    assert construction_from_config(configured("MODEL.CONSTRUCTION.NAME", "clipself")) == Construction.named("clipself")
+
+
+def test_misspelt_keys_and_values_are_refused():
+    with pytest.raises((KeyError, AssertionError), match="BLOCKS"):  # which one depends on yacs
+        configured("MODEL.CONSTRUCTION.BLOCKS", "2")
+    with pytest.raises(ConfigurationError, match="'last'"):
+        construction_from_config(configured("MODEL.CONSTRUCTION.PROJECTION", "final"))
