@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 
-from ..structures import ConfigurationError
+from ..structures import ConfigurationError, choose
 
 
 class ValueSource(Enum):
@@ -63,7 +63,7 @@ class Construction:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(field.default, Enum):
-                object.__setattr__(self, field.name, _as_enum(type(field.default), field.name, value))
+                object.__setattr__(self, field.name, choose(type(field.default), value, field.name))
             elif type(value) is not type(field.default):
                 raise ConfigurationError(f"{field.name} must be of type {type(field.default).__name__}; got {value!r}.")
         if self.num_blocks < 1:
@@ -102,13 +102,6 @@ class Construction:
                 f"Unknown construction keys {sorted(unknown)}. Known: {[field.name for field in fields(cls)]}."
             )
         return cls(**values)
-
-
-def _as_enum(kind: type[Enum], name: str, value: Enum | str) -> Enum:
-    try:
-        return kind(value)
-    except ValueError:
-        raise ConfigurationError(f"{name}={value!r} is not one of {[member.value for member in kind]}.") from None
 
 
 CONSTRUCTIONS = {

@@ -14,9 +14,9 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.images import read_rgb
-from ..structures import ConfigurationError, DataError
+from ..structures import ConfigurationError, DataError, choose
 from .augment import evaluation_augmentations, training_augmentations
-from .options import Resampling, choose
+from .options import Resampling
 
 
 class RecordMapper:

@@ -15,10 +15,10 @@ from torch import nn
 from ..data.prompts import VILD_TEMPLATES, template_set
 from ..data.registration import dataset_vocabulary
 from ..data.text_embeddings import embed_names, load_text_embeddings
-from ..structures import BACKGROUND, ConfigurationError, PixelStatistics, TextEmbeddings, Vocabulary
+from ..structures import BACKGROUND, ConfigurationError, PixelStatistics, TextEmbeddings, Vocabulary, choose
 from .backbone import FViTBackbone
 from .checkpoint import build_towers
-from .options import Padding, choose
+from .options import Padding
 from .postprocess import to_original_size
 from .roi_heads import FViTROIHeads
 from .rpn import FViTRPN

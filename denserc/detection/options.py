@@ -1,11 +1,6 @@
 """Named options: where Detectron2 and the original (MMDetection) differ, a name says whose convention is used."""
 
 from enum import Enum
-from typing import TypeVar
-
-from ..structures import ConfigurationError
-
-Option = TypeVar("Option", bound=Enum)
 
 
 class LowQualityMatch(Enum):
@@ -61,20 +56,3 @@ class Resampling(Enum):
     """The original: bilinear without antialiasing."""
     PILLOW_BILINEAR = "pillow_bilinear"
     """Detectron2: Pillow's bilinear, which antialiases when it shrinks."""
-
-
-def choose(options: type[Option], value: str, key: str) -> Option:
-    """The member of `options` with this value.
-
-    Args:
-        value: what the configuration says.
-        key: the configuration key, for the message.
-
-    Raises:
-        ConfigurationError: no such option; the message lists the legal ones.
-    """
-    try:
-        return options(value)
-    except ValueError:
-        legal = ", ".join(repr(option.value) for option in options)
-        raise ConfigurationError(f"{key} is {value!r}; legal are {legal}.") from None

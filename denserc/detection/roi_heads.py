@@ -15,6 +15,7 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
+from ..structures import choose
 from .assignment import IoUMatcher, RandomSampler, Sampler
 from .backbone import DENSE
 from .box_coding import BoxCoder
@@ -23,7 +24,7 @@ from .classifier import ClassEmbeddings, CosineClassifier, masked_cross_entropy
 from .fusion import FusionExponents, fuse_scores
 from .mask_head import MaskHead, mask_targets
 from .normalisation import norm_builder
-from .options import ClassLossNormaliser, LowQualityMatch, SizeClamp, choose
+from .options import ClassLossNormaliser, LowQualityMatch, SizeClamp
 from .pooling import RegionPooler, align, to_rois
 from .postprocess import select_detections
 

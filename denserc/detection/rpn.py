@@ -14,12 +14,12 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
-from ..structures import ConfigurationError
+from ..structures import ConfigurationError, choose
 from .anchors import AnchorGrid
 from .assignment import IoUMatcher, RandomSampler, Sampler
 from .box_coding import BoxCoder
 from .normalisation import ConvNormReLU, norm_builder
-from .options import LowQualityMatch, RPNNormaliser, SizeClamp, choose
+from .options import LowQualityMatch, RPNNormaliser, SizeClamp
 from .postprocess import grouped_nms
 
 

@@ -13,13 +13,12 @@ from detectron2.utils import comm
 from ..construction import DenseModel
 from ..encoders import build_clip, build_foundation_model
 from ..encoders.contract import FoundationModel, ImageTower
-from ..structures import ConfigurationError
+from ..structures import ConfigurationError, choose
 from .crops import CropResize, CropTransform
 from .data import DistillationDataset, UnreadableMonitor, build_loader
 from .distiller import Distiller, foundation_input_size
 from .losses import CoherenceReading, PooledMap
 from .optim import Trainable, build_optimizer, learning_rate, set_trainable
-from .options import choose
 from .regions import GridRegions, GridRule, RegionSource
 from .sources import collect_images
 from .trainer import DistillationTrainer

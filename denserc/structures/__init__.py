@@ -8,6 +8,7 @@ from .errors import (
     FingerprintMismatchError,
     WeightsMismatchError,
 )
+from .options import choose
 from .pixels import CLIP_PIXELS, IMAGENET_PIXELS, SIGLIP_PIXELS, PixelStatistics
 from .text import TextEmbeddings
 from .vocabulary import BACKGROUND, Vocabulary
@@ -26,4 +27,5 @@ __all__ = [
     "TextEmbeddings",
     "Vocabulary",
     "WeightsMismatchError",
+    "choose",
 ]

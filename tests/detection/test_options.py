@@ -1,7 +1,7 @@
 import pytest
 
-from denserc.detection.options import Padding, choose
-from denserc.structures import ConfigurationError
+from denserc.detection.options import Padding
+from denserc.structures import ConfigurationError, choose
 
 
 def test_known_value():

@@ -6,9 +6,8 @@ from collections import Counter
 import pytest
 import torch
 
-from denserc.distillation.options import choose
 from denserc.distillation.regions import GridRegions, GridRule, ImageRecord, grid_boxes, grid_choices
-from denserc.structures import ConfigurationError
+from denserc.structures import ConfigurationError, choose
 
 RECORD = ImageRecord("image.png", 1)
 
