@@ -64,6 +64,7 @@ def build_trainer(
         pooled_map=choose(PooledMap, settings.SEMANTICS.POOLED_MAP, "DISTILL.SEMANTICS.POOLED_MAP"),
         reading=choose(CoherenceReading, settings.COHERENCE.READING, "DISTILL.COHERENCE.READING"),
         mask_padding=settings.COHERENCE.MASK_PADDING,
+        teacher_final_mlp=settings.TEACHER.FINAL_MLP,
         autocast=torch.bfloat16 if precision is Precision.BF16 else None,
     ).to(device)
     dataset = build_dataset(cfg, teacher, foundation, seed=seed)

@@ -25,6 +25,11 @@ def add_distillation_config(cfg: CfgNode) -> None:
     # A region grows by this factor about its centre before it is cut for the teacher.
     cfg.DISTILL.CROP_SCALE = 1.0
 
+    cfg.DISTILL.TEACHER = CfgNode()
+    # The last block's MLP on the way to the teacher's class token; False leaves it out (Table 13).
+    # The student's is MODEL.CONSTRUCTION.FINAL_MLP.
+    cfg.DISTILL.TEACHER.FINAL_MLP = True
+
     cfg.DISTILL.REGIONS = CfgNode()
     # Where the regions come from: "grid".
     cfg.DISTILL.REGIONS.SOURCE = "grid"

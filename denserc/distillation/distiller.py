@@ -39,7 +39,8 @@ class Distiller(nn.Module):
         pooled_map: what the regions are pooled from.
         reading: of Eq. 20.
         mask_padding: whether L_coherence ignores the tokens of the padding.
-        autocast: dtype of the towers' arithmetic (bfloat16); None = as they are. Losses are float32.
+        teacher_final_mlp: whether the teacher's class token passes the MLP of its last block (Table 13).
+        autocast: dtype of the towers' arithmetic (bfloat16, float16); None = as they are. Losses are float32.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Distiller(nn.Module):
         pooled_map: PooledMap = PooledMap.RAW,
         reading: CoherenceReading = CoherenceReading.MSE,
         mask_padding: bool = False,
+        teacher_final_mlp: bool = True,
         autocast: torch.dtype | None = None,
     ):
         super().__init__()
@@ -75,6 +77,7 @@ class Distiller(nn.Module):
         self.pooled_map = pooled_map
         self.reading = reading
         self.mask_padding = mask_padding
+        self.teacher_final_mlp = teacher_final_mlp
         self.autocast_dtype = autocast
         self.train()
 
@@ -121,7 +124,7 @@ class Distiller(nn.Module):
     def teach(self, crops: torch.Tensor) -> torch.Tensor:
         """(R, 3, T, T) uint8 crops -> (R, E) float32, the teacher's image embeddings."""
         with self._autocast(crops.device):
-            return self.teacher.encode_image(normalized(crops, self.teacher.pixels)).float()
+            return self.teacher.encode_image(normalized(crops, self.teacher.pixels), self.teacher_final_mlp).float()
 
     @torch.no_grad()
     def observe(self, images: torch.Tensor) -> torch.Tensor:

@@ -138,18 +138,29 @@ class ImageTower(nn.Module, ABC):
             The stream after the block, and what a construction can reuse of its inside:
             normed (B, prefix + N, D) and values (B, A, prefix + N, d).
         """
+        x, normed, v = self._attend(index, stream)
+        return x.with_tokens(self.mlp(index, x.tokens)), normed, v
+
+    def encode_image(self, images: torch.Tensor, final_mlp: bool = True) -> torch.Tensor:
+        """(B, 3, H, W) normalised images -> (B, E), the global embedding (CLS); not normalised.
+
+        Args:
+            images: normalised.
+            final_mlp: False leaves the last block's MLP out, its attention and residual stay (Table 13).
+        """
+        stream = self.embed(images)
+        for index in range(self.depth - 1):
+            stream, _, _ = self.block(index, stream)
+        stream, _, _ = (self.block if final_mlp else self._attend)(self.depth - 1, stream)
+        return self.pool(stream)
+
+    def _attend(self, index: int, stream: TokenStream) -> tuple[TokenStream, torch.Tensor, torch.Tensor]:
+        """One block up to its MLP: attention and residual; returns what `block` does."""
         normed, v = self.values(index, stream.tokens)
         q, k = self.queries_keys(index, normed, stream, rotary=True)
         attended = merge_heads(attention(q, k, v))  # (B, prefix + N, D)
         x = stream.tokens + self.output_projection(index, self.inner_norm(index, attended))
-        return stream.with_tokens(self.mlp(index, x)), normed, v
-
-    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) normalised images -> (B, E), the global embedding (CLS); not normalised."""
-        stream = self.embed(images)
-        for index in range(self.depth):
-            stream, _, _ = self.block(index, stream)
-        return self.pool(stream)
+        return stream.with_tokens(x), normed, v
 
     def grid_of(self, images: torch.Tensor) -> tuple[int, int]:
         """(h, w) of an input batch; DataError when it does not fit."""
