@@ -11,6 +11,7 @@ from detectron2.engine import create_ddp_model
 from detectron2.utils import comm
 
 from ..construction import DenseModel
+from ..data.proposals import ProposalLimits, read_proposals
 from ..encoders import build_clip, build_foundation_model
 from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, choose
@@ -19,7 +20,8 @@ from .data import DistillationDataset, UnreadableMonitor, build_loader
 from .distiller import Distiller, foundation_input_size
 from .losses import CoherenceReading, PooledMap
 from .optim import Trainable, build_optimizer, learning_rate, set_trainable
-from .regions import GridRegions, GridRule, RegionSource
+from .proposals import ProposalRegions, WithoutProposals
+from .regions import GridRegions, GridRule, ImageRecord, RegionSource
 from .sources import collect_images
 from .trainer import DistillationTrainer
 
@@ -37,6 +39,7 @@ class RegionChoice(Enum):
     """Where regions come from."""
 
     GRID = "grid"
+    PROPOSALS = "proposals"
 
 
 def build_trainer(
@@ -135,12 +138,25 @@ def build_foundation(cfg: CfgNode) -> FoundationModel | None:
     return build_foundation_model(settings.NAME, settings.WEIGHTS, random_init=random)
 
 
-def build_regions(cfg: CfgNode) -> RegionSource:
-    """The source of regions that DISTILL.REGIONS names."""
+def build_regions(cfg: CfgNode, records: list[ImageRecord]) -> tuple[RegionSource, list[ImageRecord]]:
+    """The source of regions that DISTILL.REGIONS names, and the images that it serves."""
     settings = cfg.DISTILL.REGIONS
-    choose(RegionChoice, settings.SOURCE, "DISTILL.REGIONS.SOURCE")
     rule = choose(GridRule, settings.GRID_RULE, "DISTILL.REGIONS.GRID_RULE")
-    return GridRegions(max_split=settings.MAX_SPLIT, rule=rule, max_regions=settings.MAX_REGIONS)
+    grid = GridRegions(max_split=settings.MAX_SPLIT, rule=rule, max_regions=settings.MAX_REGIONS)
+    if choose(RegionChoice, settings.SOURCE, "DISTILL.REGIONS.SOURCE") is RegionChoice.GRID:
+        return grid, records
+    wanted = choose(WithoutProposals, settings.WITHOUT_PROPOSALS, "DISTILL.REGIONS.WITHOUT_PROPOSALS")
+    limits = ProposalLimits(min_side=settings.MIN_SIDE, max_side=settings.MAX_SIDE, top_k=settings.TOP_K)
+    tables = {file: read_proposals(file, limits) for file in settings.PROPOSALS}
+    regions = ProposalRegions(records, tables, max_regions=settings.MAX_REGIONS, fallback=grid)
+    without = [record for record in records if not regions.covers(record)]
+    if without:
+        fate = "are left out" if wanted is WithoutProposals.DROP else "take grids"
+        examples = [record.path for record in without[:5]]
+        logger.warning(f"{len(without)} of {len(records)} images have no proposals and {fate}; the first: {examples}")
+        if wanted is WithoutProposals.DROP:
+            records = [record for record in records if regions.covers(record)]
+    return regions, records
 
 
 def build_dataset(
@@ -156,9 +172,10 @@ def build_dataset(
         resize=choose(CropResize, settings.CROP_RESIZE, "DISTILL.CROP_RESIZE"),
         scale=settings.CROP_SCALE,
     )
+    regions, records = build_regions(cfg, collect_images(cfg.DATASETS.TRAIN, settings.FOLDERS))
     return DistillationDataset(
-        records=collect_images(cfg.DATASETS.TRAIN, settings.FOLDERS),
-        regions=build_regions(cfg),
+        records=records,
+        regions=regions,
         crops=crops,
         student_size=settings.STUDENT_SIZE,
         foundation_size=size if foundation is not None else None,

@@ -31,7 +31,7 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL.TEACHER.FINAL_MLP = True
 
     cfg.DISTILL.REGIONS = CfgNode()
-    # Where the regions come from: "grid".
+    # Where the regions come from: "grid", or "proposals" of files.
     cfg.DISTILL.REGIONS.SOURCE = "grid"
     # Grids have 1..MAX_SPLIT rows and columns.
     cfg.DISTILL.REGIONS.MAX_SPLIT = 6
@@ -39,6 +39,15 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL.REGIONS.GRID_RULE = "uniform"
     # At most this many regions an image, chosen at random; 0 = all.
     cfg.DISTILL.REGIONS.MAX_REGIONS = 20
+    # Files of proposals in COCO's results format, plain or .gz: those of projects/FViT's --write-proposals, say.
+    cfg.DISTILL.REGIONS.PROPOSALS = ()
+    # Proposals of fewer than MIN_SIDE^2 or more than MAX_SIDE^2 pixels are left out (CLIPSelf).
+    cfg.DISTILL.REGIONS.MIN_SIDE = 8.0
+    cfg.DISTILL.REGIONS.MAX_SIDE = 1024.0
+    # Regions are drawn among an image's best TOP_K proposals of a file; 0 = among all.
+    cfg.DISTILL.REGIONS.TOP_K = 0
+    # Images without proposals take a "grid" or are left out: "drop".
+    cfg.DISTILL.REGIONS.WITHOUT_PROPOSALS = "grid"
 
     cfg.DISTILL.SEMANTICS = CfgNode()
     # Weight of L_semantics; 0 switches it off.

@@ -8,7 +8,7 @@ of an epoch, whatever the number of workers or processes.
 import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -110,7 +110,7 @@ class DistillationDataset(Dataset[DistillationSample]):
             except DataError as error:
                 unreadable.append((record.path, str(error)))
                 continue
-            boxes = self.regions.sample(record, rng)
+            boxes = self.regions.sample(replace(record, size=(image.height, image.width)), rng)
             extent = content_extent(image)
             student = padded_square(image, self.student_size)
             foundation = None

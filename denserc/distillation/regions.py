@@ -21,17 +21,19 @@ class ImageRecord:
     Args:
         path: the file.
         image_id: its id in an annotation file; the path where there is none.
+        size: (h, w) upright, known once the image has been read.
     """
 
     path: str
     image_id: int | str
+    size: tuple[int, int] | None = None
 
 
 class RegionSource(Protocol):
-    """Anything that names the regions of an image: a grid now, proposals from a file as well."""
+    """Anything that names the regions of an image: a random grid, proposals from a file."""
 
     def sample(self, record: ImageRecord, rng: random.Random) -> torch.Tensor:
-        """(K, 4) float32 boxes, 0..1 of the image; K >= 1; all chance comes from `rng`."""
+        """(K, 4) float32 boxes, 0..1 of the image; K >= 1; `record` has its size; all chance comes from `rng`."""
         ...
 
 
