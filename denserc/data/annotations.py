@@ -83,13 +83,17 @@ def load_annotations(
     )
 
 
-def _record(image: dict, image_root: Path) -> dict:
+def image_path(image: dict, image_root: Path) -> Path:
+    """Where an entry of a file's "images" lies: by its "file_name", else by the last two parts of its "coco_url"."""
     if "file_name" in image:
-        path = image_root / image["file_name"]
-    elif "coco_url" in image:
-        path = image_root.joinpath(*image["coco_url"].split("/")[-2:])
-    else:
-        raise DataError(f"Image {image.get('id')} has neither a file_name nor a coco_url.")
+        return image_root / image["file_name"]
+    if "coco_url" in image:
+        return image_root.joinpath(*image["coco_url"].split("/")[-2:])
+    raise DataError(f"Image {image.get('id')} has neither a file_name nor a coco_url.")
+
+
+def _record(image: dict, image_root: Path) -> dict:
+    path = image_path(image, image_root)
     record = {"file_name": str(path), "image_id": image["id"], "height": image["height"], "width": image["width"]}
     record.update({key: image[key] for key in _LVIS_KEYS if key in image})
     record["annotations"] = []

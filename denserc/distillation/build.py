@@ -172,7 +172,7 @@ def build_dataset(
         resize=choose(CropResize, settings.CROP_RESIZE, "DISTILL.CROP_RESIZE"),
         scale=settings.CROP_SCALE,
     )
-    regions, records = build_regions(cfg, collect_images(cfg.DATASETS.TRAIN, settings.FOLDERS))
+    regions, records = build_regions(cfg, collect_images(cfg.DATASETS.TRAIN, settings.FOLDERS, settings.SOURCES))
     return DistillationDataset(
         records=records,
         regions=regions,

@@ -13,6 +13,9 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL = CfgNode()
     # Image folders to train on, beside the registered data sets of DATASETS.TRAIN.
     cfg.DISTILL.FOLDERS = ()
+    # More images: "folder:PATH", "dataset:NAME", "coco_json:FILE@IMAGE_ROOT" (COCO or LVIS), "voc:VOCdevkit/VOC2012",
+    # "ade20k:ADEChallengeData2016". Each file is used once, whatever number of sources has it.
+    cfg.DISTILL.SOURCES = ()
     # The share of unreadable images above which training stops.
     cfg.DISTILL.MAX_UNREADABLE = 0.01
 

@@ -1,14 +1,59 @@
-"""Where training images come from: folders and registered data sets, mixed at will."""
+"""Where training images come from: folders, annotation files, published and registered data sets, mixed at will.
 
+A source is written KIND:WHERE, see `SourceKind`. Paths are relative to the working directory; an "@" in a path that
+has no second part is written with a trailing "@".
+"""
+
+import logging
 import os
 from collections.abc import Iterable
+from enum import Enum
 
 from detectron2.data import DatasetCatalog
 
-from ..structures import DataError
+from ..data.image_lists import ADE20K_IMAGES, VOC_LIST, ade20k_list, coco_list, folder_list, voc_list
+from ..structures import ConfigurationError, DataError, choose
 from .regions import ImageRecord
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+logger = logging.getLogger(__name__)
+
+
+class SourceKind(Enum):
+    """What a source is."""
+
+    FOLDER = "folder"  # folder:PATH, every image file below it
+    DATASET = "dataset"  # dataset:NAME, registered with Detectron2
+    COCO_JSON = "coco_json"  # coco_json:FILE@IMAGE_ROOT, the images that a COCO or LVIS file lists
+    VOC = "voc"  # voc:VOCdevkit/VOC2012, or with another list: voc:VOCdevkit/VOC2012@ImageSets/Main/trainval.txt
+    ADE20K = "ade20k"  # ade20k:ADEChallengeData2016, or with another folder: ade20k:...@images/validation
+
+
+def source_images(source: str) -> list[ImageRecord]:
+    """The images of one source, written KIND:WHERE.
+
+    Raises:
+        ConfigurationError: it is not written so, or the kind is unknown.
+        DataError: its files are absent or empty.
+    """
+    name, colon, where = source.partition(":")
+    if not colon or not where:
+        raise ConfigurationError(
+            f"A source is written KIND:WHERE, e.g. folder:PATH; got {source!r}. Kinds are "
+            f"{[kind.value for kind in SourceKind]}."
+        )
+    kind = choose(SourceKind, name, "the kind of a source in DISTILL.SOURCES")
+    if kind is SourceKind.DATASET:
+        return registered_images(where)
+    if kind is SourceKind.FOLDER:
+        return folder_images(where)
+    first, _, second = where.rpartition("@") if "@" in where else (where, "", "")
+    if kind is SourceKind.VOC:
+        return _records(voc_list(first, second or VOC_LIST))
+    if kind is SourceKind.ADE20K:
+        return _records(ade20k_list(first, second or ADE20K_IMAGES))
+    if not second:
+        raise ConfigurationError(f"{source!r} lacks the folder of its images: write coco_json:FILE@IMAGE_ROOT.")
+    return _records(coco_list(first, second))
 
 
 def folder_images(folder: str) -> list[ImageRecord]:
@@ -17,17 +62,7 @@ def folder_images(folder: str) -> list[ImageRecord]:
     Raises:
         DataError: the folder is missing or holds no image.
     """
-    if not os.path.isdir(folder):
-        raise DataError(f"{folder} is not a folder of images.")
-    paths = sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-    )
-    if not paths:
-        raise DataError(f"No image below {folder}; looked for {sorted(IMAGE_SUFFIXES)}.")
-    return [ImageRecord(path, path) for path in paths]
+    return _records(folder_list(folder))
 
 
 def registered_images(name: str) -> list[ImageRecord]:
@@ -44,29 +79,45 @@ def registered_images(name: str) -> list[ImageRecord]:
     return records
 
 
-def register_folder(name: str, folder: str) -> None:
-    """Registers a folder's images as a data set without annotations; registering again replaces it.
+def register_source(name: str, source: str) -> None:
+    """Registers a source as a data set without annotations; registering again replaces it.
 
     Nothing is read until the data set is used.
     """
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
     DatasetCatalog.register(
-        name, lambda: [{"file_name": r.path, "image_id": r.image_id} for r in folder_images(folder)]
+        name, lambda: [{"file_name": r.path, "image_id": r.image_id} for r in source_images(source)]
     )
 
 
-def collect_images(names: Iterable[str], folders: Iterable[str]) -> list[ImageRecord]:
-    """All images of the named data sets and of the folders, each file once, in order.
+def collect_images(names: Iterable[str], folders: Iterable[str], sources: Iterable[str] = ()) -> list[ImageRecord]:
+    """All images of the named data sets, the folders and the sources, in this order.
+
+    Each file comes once, however its path is spelled; the first that names it gives its id. How many images each
+    brings is logged.
 
     Raises:
         DataError: nothing was named.
     """
-    unique: dict[str, ImageRecord] = {}
-    for record in (r for name in names for r in registered_images(name)):
-        unique.setdefault(record.path, record)
-    for record in (r for folder in folders for r in folder_images(folder)):
-        unique.setdefault(record.path, record)
+    named = [f"dataset:{name}" for name in names] + [f"folder:{folder}" for folder in folders] + list(sources)
+    unique: dict[tuple[str, str], ImageRecord] = {}
+    folder_of: dict[str, str] = {}
+    for source in named:
+        before, records = len(unique), source_images(source)
+        for record in records:
+            folder, name = os.path.split(record.path)
+            if folder not in folder_of:
+                folder_of[folder] = os.path.realpath(folder)
+            unique.setdefault((folder_of[folder], name), record)
+        logger.info(f"{source}: {len(records)} images, {len(unique) - before} of them not in the sources before.")
     if not unique:
-        raise DataError("No training images: name data sets in DATASETS.TRAIN or folders in DISTILL.FOLDERS.")
+        raise DataError(
+            "No training images: name data sets in DATASETS.TRAIN, folders in DISTILL.FOLDERS or sources in "
+            "DISTILL.SOURCES."
+        )
     return list(unique.values())
+
+
+def _records(pairs: Iterable[tuple[str, int | str]]) -> list[ImageRecord]:
+    return [ImageRecord(path, image_id) for path, image_id in pairs]
