@@ -21,6 +21,7 @@ class DistillationSample:
         boxes: (K, 4) float32, (x1, y1, x2, y2) in 0..1 of the padded square.
         extent: (h, w), the part of the square that holds the image.
         unreadable: (path, reason) of images that were skipped on the way to this one.
+        path: the image's file.
     """
 
     image: torch.Tensor
@@ -29,6 +30,7 @@ class DistillationSample:
     boxes: torch.Tensor
     extent: tuple[float, float]
     unreadable: tuple[tuple[str, str], ...] = ()
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class DistillationBatch:
         boxes: B tensors (K, 4), as in the samples.
         extents: (B, 2) float32, (h, w).
         unreadable: of all samples.
+        paths: B files.
     """
 
     images: torch.Tensor
@@ -50,6 +53,7 @@ class DistillationBatch:
     boxes: tuple[torch.Tensor, ...]
     extents: torch.Tensor
     unreadable: tuple[tuple[str, str], ...] = field(default=())
+    paths: tuple[str, ...] = field(default=())
 
     @staticmethod
     def collate(samples: Sequence[DistillationSample]) -> "DistillationBatch":
@@ -66,6 +70,7 @@ class DistillationBatch:
             boxes=tuple(s.boxes for s in samples),
             extents=torch.tensor([s.extent for s in samples]),
             unreadable=tuple(entry for s in samples for entry in s.unreadable),
+            paths=tuple(s.path for s in samples),
         )
 
     @property

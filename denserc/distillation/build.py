@@ -19,20 +19,23 @@ from .crops import CropResize, CropTransform
 from .data import DistillationDataset, UnreadableMonitor, build_loader
 from .distiller import Distiller, foundation_input_size
 from .losses import CoherenceReading, PooledMap
-from .optim import Trainable, build_optimizer, learning_rate, set_trainable
+from .optim import (
+    ExportedWeights,
+    RateScaling,
+    Trainable,
+    build_average,
+    build_optimizer,
+    learning_rate,
+    scaled_rate,
+    set_trainable,
+)
+from .precision import Precision, arithmetic
 from .proposals import ProposalRegions, WithoutProposals
 from .regions import GridRegions, GridRule, ImageRecord, RegionSource
 from .sources import collect_images
 from .trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
-
-
-class Precision(Enum):
-    """Arithmetic of the towers."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
 
 
 class RegionChoice(Enum):
@@ -57,7 +60,7 @@ def build_trainer(
     foundation = build_foundation(cfg)
     set_trainable(model.encoder, choose(Trainable, settings.TRAINABLE, "DISTILL.TRAINABLE"))
     model.encoder.gradient_checkpointing = settings.GRADIENT_CHECKPOINTING
-    precision = choose(Precision, settings.PRECISION, "DISTILL.PRECISION")
+    autocast, scaler = arithmetic(choose(Precision, settings.PRECISION, "DISTILL.PRECISION"), device)
     distiller = Distiller(
         student=model.encoder,
         teacher=teacher,
@@ -68,7 +71,7 @@ def build_trainer(
         reading=choose(CoherenceReading, settings.COHERENCE.READING, "DISTILL.COHERENCE.READING"),
         mask_padding=settings.COHERENCE.MASK_PADDING,
         teacher_final_mlp=settings.TEACHER.FINAL_MLP,
-        autocast=torch.bfloat16 if precision is Precision.BF16 else None,
+        autocast=autocast,
     ).to(device)
     dataset = build_dataset(cfg, teacher, foundation, seed=seed)
     loader = build_loader(
@@ -81,15 +84,16 @@ def build_trainer(
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=device.type == "cuda",
     )
+    rate = build_rate(cfg)
     optimizer = build_optimizer(
         model.encoder,
-        lr=cfg.SOLVER.BASE_LR,
+        lr=rate,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         betas=tuple(settings.BETAS),
         eps=settings.EPS,
     )
     steps = cfg.SOLVER.MAX_ITER
-    schedule = functools.partial(learning_rate, base=cfg.SOLVER.BASE_LR, warmup=cfg.SOLVER.WARMUP_ITERS, total=steps)
+    schedule = functools.partial(learning_rate, base=rate, warmup=cfg.SOLVER.WARMUP_ITERS, total=steps)
     trained = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
     logger.info(
         f"{len(dataset)} images, {steps} steps of {cfg.SOLVER.IMS_PER_BATCH} = "
@@ -109,7 +113,23 @@ def build_trainer(
         seed=seed,
         images_drawn=images_drawn,
         images_per_step=cfg.SOLVER.IMS_PER_BATCH,
+        scaler=scaler,
+        average=build_average(model.encoder, settings.EMA.DECAY),
+        exported=choose(ExportedWeights, settings.EMA.EXPORT, "DISTILL.EMA.EXPORT"),
+        failures=cfg.OUTPUT_DIR,
     )
+
+
+def build_rate(cfg: CfgNode) -> float:
+    """The peak learning rate after DISTILL.LR_SCALING."""
+    rule = choose(RateScaling, cfg.DISTILL.LR_SCALING, "DISTILL.LR_SCALING")
+    base, batch, reference = cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH, cfg.DISTILL.REFERENCE_BATCH
+    rate = scaled_rate(base, batch=batch, reference=reference, rule=rule)
+    if rule is not RateScaling.NONE:
+        logger.info(
+            f"Peak learning rate {rate:.4g}: {base:g} at a batch of {reference}, {rule.value} rule, now {batch}."
+        )
+    return rate
 
 
 def build_teacher(cfg: CfgNode, model: DenseModel) -> ImageTower:

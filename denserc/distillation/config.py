@@ -83,8 +83,20 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL.ACCUMULATE = 1
     # Recompute the student's blocks in the backward pass: less memory, more time.
     cfg.DISTILL.GRADIENT_CHECKPOINTING = False
-    # "fp32", or "bf16" for autocast in the three towers; the losses are always float32.
+    # "fp32"; or "bf16" or "fp16" (CUDA alone, with gradient scaling) for autocast in the three towers. The weights
+    # and losses are always float32. A step whose fp16 gradient overflows is skipped, counted and logged.
     cfg.DISTILL.PRECISION = "fp32"
+    # The peak learning rate: BASE_LR for "none", BASE_LR * b for "linear", BASE_LR * sqrt(b) for "sqrt", where
+    # b = SOLVER.IMS_PER_BATCH / REFERENCE_BATCH. Nothing else changes: MAX_ITER and WARMUP_ITERS stay steps.
+    cfg.DISTILL.LR_SCALING = "none"
+    # Images a step that BASE_LR is meant for: the paper's 4 GPUs x 4.
+    cfg.DISTILL.REFERENCE_BATCH = 16
+
+    cfg.DISTILL.EMA = CfgNode()
+    # Decay of a moving average of the student's weights, updated after each step: 0 = none.
+    cfg.DISTILL.EMA.DECAY = 0.0
+    # Where there is an average: "average" or "student" is evaluated and exported. EXPORT_BLEND comes on top.
+    cfg.DISTILL.EMA.EXPORT = "average"
 
     # Weight of the student in the exported encoder, the rest is the teacher's: 1 = the student alone,
     # 0.7 = CLIPSelf and DeCLIP. The resume state never holds the blend.

@@ -124,6 +124,7 @@ class DistillationDataset(Dataset[DistillationSample]):
                 boxes=to_padded_square(boxes, extent),
                 extent=extent,
                 unreadable=tuple(unreadable),
+                path=record.path,
             )
         raise DataError(f"None of the {len(self)} images can be read; the first: {unreadable[0][1]}")
 

@@ -2,9 +2,12 @@
 
 import functools
 import logging
+import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import detectron2
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import hooks
@@ -12,6 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
+from .. import __version__
 from ..construction import DenseModel, build_dense_model, load_checkpoint
 from ..structures import CheckpointError, ConfigurationError
 from ..training import ProgressBar, resolve_device
@@ -55,7 +59,10 @@ def run(
 
     state_path = latest_state(cfg.OUTPUT_DIR) if resume else None
     content = read_state(state_path) if state_path else None
-    seed = content["seed"] if content else cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed() % 2**31
+    seed = content["seed"] if content else cfg.SEED
+    if seed < 0:
+        seed = comm.shared_random_seed() % 2**31
+        logger.info(f"SEED is {cfg.SEED}; drew {seed}. It stands in the resume states and in the product.")
     # The same on all processes: only towers with random weights and dropout depend on it.
     seed_all_rng(seed)
 
@@ -66,7 +73,11 @@ def run(
     start = trainer.load(content) if content else 0
     if content:
         logger.info(f"Resumed after {start} steps from {state_path}.")
-    trainer.register_hooks(_hooks(cfg, functools.partial(evaluate, model) if evaluator_factory else None))
+
+    def trained() -> DenseModel:
+        return replace(model, encoder=trainer.product_encoder)
+
+    trainer.register_hooks(_hooks(cfg, (lambda: evaluate(trained())) if evaluator_factory else None))
     # Even with nothing left to do this ends in the same product and results.
     trainer.train(start, cfg.SOLVER.MAX_ITER)
     trainer.monitor.report()
@@ -77,9 +88,9 @@ def run(
     results = {"distillation": {"steps": cfg.SOLVER.MAX_ITER, "images": trainer.images_drawn, **losses}}
     product = model
     if comm.is_main_process():
-        notes = {"steps": cfg.SOLVER.MAX_ITER, "images": trainer.images_drawn, "seed": seed}
+        notes = {"steps": cfg.SOLVER.MAX_ITER, "images": trainer.images_drawn, "seed": seed, **_origin(cfg)}
         alpha = cfg.DISTILL.EXPORT_BLEND
-        product = export(cfg.OUTPUT_DIR, model, trainer.distiller.teacher, alpha=alpha, notes=notes)
+        product = export(cfg.OUTPUT_DIR, trained(), trainer.distiller.teacher, alpha=alpha, notes=notes)
         logger.info(f"Wrote {Path(cfg.OUTPUT_DIR) / PRODUCT_NAME}.")
     comm.synchronize()
     if evaluator_factory is not None:
@@ -87,6 +98,17 @@ def run(
             product = load_checkpoint(Path(cfg.OUTPUT_DIR) / PRODUCT_NAME)
         results.update(evaluate(product))
     return results
+
+
+def _origin(cfg: CfgNode) -> dict:
+    """By what a product was made: versions and the whole configuration."""
+    versions = {
+        "denserc": __version__,
+        "torch": torch.__version__,
+        "detectron2": detectron2.__version__,
+        "python": platform.python_version(),
+    }
+    return {"versions": versions, "config": cfg.dump()}
 
 
 def _hooks(cfg: CfgNode, evaluate: Callable[[], dict] | None) -> list:

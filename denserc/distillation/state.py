@@ -14,7 +14,7 @@ from ..structures import CheckpointError
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"state_(\d{8})\.pt")
-_VERSION = 1
+_VERSION = 2
 
 
 def rng_state() -> dict:
@@ -41,18 +41,24 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def write_state(folder: str | Path, step: int, content: dict, keep: int = 1) -> Path:
-    """Writes `state_<step>.pt` whole or not at all, then removes all but the newest `keep`."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"state_{step:08d}.pt"
+def write_atomically(path: Path, content: dict) -> Path:
+    """Writes a file of torch.save whole or not at all, through `<name>.partial` beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
-        torch.save({"version": _VERSION, "step": step, **content}, file)
+        torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    for old in _states(folder)[: -max(1, keep)]:
+    return path
+
+
+def write_state(folder: str | Path, step: int, content: dict, keep: int = 1) -> Path:
+    """Writes `state_<step>.pt` whole or not at all, then removes all but the newest `keep` and what a process
+    that was killed in the middle of writing left behind."""
+    folder = Path(folder)
+    path = write_atomically(folder / f"state_{step:08d}.pt", {"version": _VERSION, "step": step, **content})
+    for old in [*_states(folder)[: -max(1, keep)], *folder.glob("state_*.partial")]:
         old.unlink()
     return path
 

@@ -108,6 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     for name, value in result.items():
         if name not in ("parameters", "multiply-accumulates", "mean gates"):
+            if name == "notes":  # the whole configuration is long; --json has it
+                value = {key: note for key, note in value.items() if key != "config"}
             print(f"{name}: {value}")
     for name, count in result["parameters"].items():
         print(f"parameters, {name}: {count:,}")

@@ -1,6 +1,7 @@
-"""What both kinds of training share: where they compute, and how they show their progress."""
+"""What both kinds of training share: their device, what processes decide together, and the progress bar."""
 
 from .device import resolve_device
+from .processes import any_process
 from .progress import ProgressBar
 
-__all__ = ["ProgressBar", "resolve_device"]
+__all__ = ["ProgressBar", "any_process", "resolve_device"]

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from denserc.construction import Construction, DenseEncoder
-from denserc.distillation.optim import Trainable, build_optimizer, learning_rate, set_trainable
+from denserc.distillation.optim import (
+    RateScaling,
+    Trainable,
+    build_average,
+    build_optimizer,
+    learning_rate,
+    scaled_rate,
+    set_trainable,
+)
 from denserc.structures import ConfigurationError
 
 
@@ -46,3 +54,18 @@ def test_schedule_warms_up_and_falls_to_zero():
     assert rates[12] == pytest.approx(1.0)
     assert learning_rate(20, base=2.0, warmup=4, total=20) == 0.0
     assert learning_rate(0, base=2.0, warmup=0, total=1) == 2.0
+
+
+def test_rate_follows_the_batch_by_the_named_rule():
+    rates = [scaled_rate(1e-5, batch=64, reference=16, rule=rule) for rule in RateScaling]
+    assert rates == [1e-5, pytest.approx(4e-5), pytest.approx(2e-5)]
+    # The paper's setting is the paper's rate under every rule.
+    assert all(scaled_rate(1e-5, batch=16, reference=16, rule=rule) == 1e-5 for rule in RateScaling)
+    with pytest.raises(ConfigurationError, match="REFERENCE_BATCH"):
+        scaled_rate(1e-5, batch=16, reference=0, rule=RateScaling.LINEAR)
+
+
+def test_no_average_without_a_decay(student):
+    assert build_average(student, 0.0) is None
+    assert not any(p.requires_grad for p in build_average(student, 0.9).parameters())
+    assert all(p.requires_grad for p in student.parameters())
