@@ -4,9 +4,11 @@ Nothing is read of the large sets until they are used, and absent files are no e
 bring their own classes: their small class files are read when they are there, so register again after writing them.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ..structures import DataError, Vocabulary
+from .image_lists import ade20k_list, coco_folder_list, voc_list
 from .json_files import read_annotation_file
 from .panoptic import register_panoptic_regions
 from .registration import register, register_open_vocab_dataset
@@ -24,6 +26,9 @@ def register_all(root: str | Path) -> None:
         "ov_lvis_v1_train_norare", lvis / "lvis_v1_train_norare.json", coco, vocabulary("ov_lvis"), training=True
     )
     _register_lvis("ov_lvis_v1_val", lvis / "lvis_v1_val.json", coco, vocabulary("ov_lvis"), training=False)
+    _register_images("coco_2017_train_images", lambda: coco_folder_list(coco / "train2017"))
+    _register_images("voc_2012_segmentation_train_images", lambda: voc_list(root / "VOCdevkit" / "VOC2012"))
+    _register_images("ade20k_training_images", lambda: ade20k_list(root / "ADEChallengeData2016"))
     register_miniature(root / "miniature")
 
 
@@ -83,6 +88,11 @@ def _register_panoptic(name: str, coco: Path) -> None:
         [coco / "panoptic_val2017", coco / "annotations" / "panoptic_val2017"],
         coco / "val2017",
     )
+
+
+def _register_images(name: str, images: Callable[[], list[tuple[str, int | str]]]) -> None:
+    """Images without annotations, for distillation, which needs no boxes: none is left out for the lack of them."""
+    register(name, lambda: [{"file_name": path, "image_id": image_id} for path, image_id in images()])
 
 
 def _register_absent(file: Path, *names: str) -> None:

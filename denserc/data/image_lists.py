@@ -37,6 +37,19 @@ def folder_list(folder: str | Path) -> list[tuple[str, str]]:
     return [(path, path) for path in paths]
 
 
+def coco_folder_list(folder: str | Path) -> list[tuple[str, int]]:
+    """Every image of a folder of COCO's, without its annotation file: the file's name is the id.
+
+    Raises:
+        DataError: as folder_list; or a file's name is no number.
+    """
+    pairs = folder_list(folder)
+    wrong = [path for path, _ in pairs if not Path(path).stem.isdecimal()]
+    if wrong:
+        raise DataError(f"{folder} should hold COCO's images, whose names are numbers, but has {wrong[:5]}.")
+    return [(path, int(Path(path).stem)) for path, _ in pairs]
+
+
 def coco_list(json_file: str | Path, image_root: str | Path) -> list[tuple[str, int | str]]:
     """The images of a COCO or LVIS JSON with its ids; of its keys only "images" is needed.
 

@@ -19,6 +19,11 @@ def add_detection_config(cfg: CfgNode) -> None:
 
     # Images in one forward pass of a process at test. Sizes are padded to the largest of a batch.
     cfg.TEST.IMS_PER_PROCESS = 1
+    # With --eval-only: write the RPN's proposals of the one set in DATASETS.TEST to this file instead of evaluating, in
+    # COCO's results format (gzipped if it ends in .gz), the best PER_IMAGE of each image.
+    cfg.TEST.PROPOSALS = CfgNode()
+    cfg.TEST.PROPOSALS.FILE = ""
+    cfg.TEST.PROPOSALS.PER_IMAGE = 1000
 
     cfg.SOLVER.BETAS = [0.9, 0.999]
     # Largest norm of the gradient of all parameters together; 0: no limit. (Detectron2's own

@@ -22,6 +22,7 @@ from ..training import ProgressBar, resolve_device
 from .checkpoint import FViTCheckpointer
 from .loader import build_test_loader, build_train_loader
 from .meta_arch import FViT
+from .proposals_file import write_proposals
 from .solver import build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def run(
         if not (resume and checkpointer.has_checkpoint()) and not cfg.MODEL.WEIGHTS:
             logger.warning("No MODEL.WEIGHTS: the detector's trained part is random, its detections mean nothing.")
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        if cfg.TEST.PROPOSALS.FILE:
+            return _propose(cfg, model)
         return test(cfg, model, evaluator_factory)
     return train(cfg, model, evaluator_factory, resume=resume)
 
@@ -138,6 +141,18 @@ def test(cfg: CfgNode, model: nn.Module, evaluator_factory: EvaluatorFactory) ->
             results[name] = dict(result)
             print_csv_format(result)
     return results
+
+
+def _propose(cfg: CfgNode, model: FViT) -> dict[str, dict]:
+    """Write the proposals of the set in DATASETS.TEST; {its name: {"proposals": {"count": their number}}}."""
+    if len(cfg.DATASETS.TEST) != 1:
+        raise ConfigurationError(
+            f"TEST.PROPOSALS.FILE takes the proposals of one set; DATASETS.TEST is {cfg.DATASETS.TEST}."
+        )
+    name = cfg.DATASETS.TEST[0]
+    settings = cfg.TEST.PROPOSALS
+    count = write_proposals(model, build_test_loader(cfg, name), settings.FILE, per_image=settings.PER_IMAGE)
+    return {name: {"proposals": {"count": count}}} if comm.is_main_process() else {}
 
 
 def with_device(cfg: CfgNode) -> CfgNode:

@@ -79,18 +79,6 @@ def registered_images(name: str) -> list[ImageRecord]:
     return records
 
 
-def register_source(name: str, source: str) -> None:
-    """Registers a source as a data set without annotations; registering again replaces it.
-
-    Nothing is read until the data set is used.
-    """
-    if name in DatasetCatalog.list():
-        DatasetCatalog.remove(name)
-    DatasetCatalog.register(
-        name, lambda: [{"file_name": r.path, "image_id": r.image_id} for r in source_images(source)]
-    )
-
-
 def collect_images(names: Iterable[str], folders: Iterable[str], sources: Iterable[str] = ()) -> list[ImageRecord]:
     """All images of the named data sets, the folders and the sources, in this order.
 

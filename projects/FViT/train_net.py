@@ -4,7 +4,11 @@
         MODEL.ENCODER.CHECKPOINT output/distill/denserc_vitb16/denserc.safetensors
     python projects/FViT/train_net.py --config-file configs/ovcoco_vitb16.yaml --eval-only \
         MODEL.WEIGHTS output/ovcoco_vitb16/model_final.pth
+    python projects/FViT/train_net.py --config-file configs/ovcoco_vitb16.yaml --eval-only \
+        MODEL.WEIGHTS output/ovcoco_vitb16/model_final.pth DATASETS.TEST "('coco_2017_train_images',)" \
+        TEST.PROPOSALS.FILE output/proposals/coco_2017_train.json.gz
 
+The last one writes the RPN's proposals, for DISTILL.REGIONS.PROPOSALS.
 Data sets lie below DETECTRON2_DATASETS, by default ./datasets. Another DATASETS.TEST is zero-shot transfer: the
 vocabulary is each test set's own.
 """

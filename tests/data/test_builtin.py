@@ -14,6 +14,7 @@ from denserc.structures import DataError, Vocabulary
 NAMES = {
     "ov_coco_2017_train_base", "ov_coco_2017_val", "coco_2017_panoptic_val_regions",
     "ov_lvis_v1_train_norare", "ov_lvis_v1_val",
+    "coco_2017_train_images", "voc_2012_segmentation_train_images", "ade20k_training_images",
     "miniature_ov_coco_train_base", "miniature_ov_coco_val", "miniature_panoptic_val_regions",
     "miniature_transfer_val", "miniature_lvis_train_norare", "miniature_lvis_val",
 }  # fmt: skip
@@ -70,3 +71,13 @@ def test_the_miniature_brings_its_own_classes(coco, base, novel, tmp_path):
         ["person", "train", "cat", "dog", "horse", "toaster"]
     )
     assert dataset_vocabulary("miniature_lvis_val").novel == {"dog"}
+
+
+def test_images_of_coco_have_its_ids(tmp_path):
+    (tmp_path / "coco" / "train2017").mkdir(parents=True)
+    (tmp_path / "coco" / "train2017" / "000000000009.jpg").write_bytes(b"")
+    register_all(tmp_path)
+    assert [r["image_id"] for r in DatasetCatalog.get("coco_2017_train_images")] == [9]
+    (tmp_path / "coco" / "train2017" / "cat.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="cat.jpg"):
+        DatasetCatalog.get("coco_2017_train_images")

@@ -239,3 +239,20 @@ def test_an_image_of_another_size_than_its_record_is_an_error(squares):
     mapper = RecordMapper([], training=False)
     with pytest.raises(DataError, match="64 x 40"):
         mapper({"file_name": str(squares / "0.png"), "height": 40, "width": 64})
+
+
+def test_evaluation_can_write_proposals_instead(config, trained):
+    cfg, _ = trained
+    path = os.path.join(cfg.OUTPUT_DIR, "proposals.json")
+    weights = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+    writing = config(MODEL__WEIGHTS=weights, TEST__PROPOSALS__FILE=path, TEST__PROPOSALS__PER_IMAGE=7)
+    results = run(writing, evaluator_factory=Recorder, eval_only=True)
+    entries = json.loads(open(path).read())
+    assert results == {"squares_val": {"proposals": {"count": len(entries)}}}
+    assert {e["image_id"] for e in entries} == set(range(6)) and len(entries) <= 42
+    with pytest.raises(ConfigurationError, match="one set"):
+        run(
+            config(TEST__PROPOSALS__FILE=path, DATASETS__TEST=("squares_val", "squares_train")),
+            evaluator_factory=Recorder,
+            eval_only=True,
+        )

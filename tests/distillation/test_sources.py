@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog
 
 from denserc.config import get_denserc_config
 from denserc.distillation.build import build_dataset
-from denserc.distillation.sources import collect_images, register_source, source_images
+from denserc.distillation.sources import collect_images, source_images
 from denserc.structures import ConfigurationError, DataError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "distill"
@@ -41,10 +41,9 @@ def test_every_kind_is_written_kind_where(layouts, image_folder):
     assert ids(f"voc:{layouts}/VOC2012@one.txt") == ["2007_1"]
     assert ids(f"ade20k:{layouts}/ADE@2016@") == ["ADE_1"]
     assert len(ids(f"folder:{image_folder}")) == 10
-    register_source("sources_test_set", f"voc:{layouts}/VOC2012")
-    register_source("sources_test_set", f"voc:{layouts}/VOC2012@one.txt")
+    DatasetCatalog.register("sources_test_set", lambda: [{"file_name": "a.jpg", "image_id": 5}])
     try:
-        assert ids("dataset:sources_test_set") == ["2007_1"]
+        assert ids("dataset:sources_test_set") == [5]
     finally:
         DatasetCatalog.remove("sources_test_set")
 
