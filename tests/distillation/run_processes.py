@@ -1,23 +1,47 @@
-"""One of several gloo processes that train together: RANK WORLD PORT CONFIG (see test_processes.py)."""
+"""Gloo processes that train together, forked after the imports: WORLD PORT CONFIG [RANK] (see test_processes.py).
 
+The loss of process RANK, if given, is not a number from the second step on.
+"""
+
+import math
 import sys
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from detectron2.config import get_cfg
 from detectron2.utils import comm
 
 from denserc.construction import add_encoder_config
+from denserc.distillation import distiller
 from denserc.distillation.config import add_distillation_config
 from denserc.distillation.engine import run
 
-if __name__ == "__main__":
-    rank, world, port, config = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+
+def train(rank: int, world: int, port: str, config: str, broken: int | None) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     comm.create_local_process_group(world)
+    if rank == broken:
+        real, calls = distiller.semantics_loss, []
+
+        def semantics_loss(*arguments):
+            calls.append(1)
+            return real(*arguments) * (math.nan if len(calls) > 1 else 1)
+
+        distiller.semantics_loss = semantics_loss
     cfg = get_cfg()
     add_encoder_config(cfg)
     add_distillation_config(cfg)
     cfg.merge_from_file(config)
-    run(cfg)
+    try:
+        run(cfg)
+    except FloatingPointError as error:
+        print(f"STOPPED {rank}: {error}", flush=True)
+
+
+if __name__ == "__main__":
+    broken = int(sys.argv[4]) if len(sys.argv) > 4 else None
+    mp.start_processes(
+        train, (int(sys.argv[1]), sys.argv[2], sys.argv[3], broken), nprocs=int(sys.argv[1]), start_method="fork"
+    )

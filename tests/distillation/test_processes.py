@@ -1,5 +1,6 @@
-"""Several processes train as one."""
+"""Several processes train as one, and stop as one."""
 
+import json
 import os
 import socket
 import subprocess
@@ -12,42 +13,101 @@ import torch
 from denserc.distillation.engine import run
 from denserc.distillation.state import latest_state, read_state
 
+ROOT = Path(__file__).parents[2]
 
-def free_port() -> str:
+
+def start(command: list[str], **variables: str) -> subprocess.Popen:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_processes(config: Path, *broken: str) -> subprocess.Popen:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+        port = str(probe.getsockname()[1])
+    return start([str(Path(__file__).parent / "run_processes.py"), "2", port, str(config), *broken])
+
+
+def output_of(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def curves(cfg) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "loss" in name} for line in lines if "total_loss" in line]
+
+
+@pytest.fixture()
+def make_pair(make_cfg, tmp_path):
+    """A configuration and its file: five steps of four images, both losses on."""
+
+    def make(name, *changes):
+        changes = ("SOLVER.MAX_ITER", 5, "DISTILL.REGIONS.MAX_SPLIT", 3, "DISTILL.LOG_PERIOD", 1, *changes)
+        cfg = make_cfg("OUTPUT_DIR", str(tmp_path / name), *changes)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(cfg.dump())
+        return cfg, path
+
+    return make
+
+
+def assert_equal_trainings(one, two):
+    """The same losses in each step and the same weights, to 1e-5."""
+    assert len(curves(one)) == 5 and curves(one)[0].keys() == {"total_loss", "loss_semantics", "loss_coherence"}
+    for first, second in zip(curves(one), curves(two), strict=True):
+        assert first == pytest.approx(second, abs=1e-5)
+    first, second = (read_state(latest_state(cfg.OUTPUT_DIR)) for cfg in (one, two))
+    assert first["images_drawn"] == second["images_drawn"] == 20
+    for name, value in first["student"].items():
+        torch.testing.assert_close(value, second["student"][name], atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_with_twice_the_batch(make_cfg, tmp_path):
-    changes = ("SOLVER.MAX_ITER", 5, "DISTILL.REGIONS.MAX_SPLIT", 3)
-    alone = make_cfg("OUTPUT_DIR", str(tmp_path / "one"), *changes)
-    together = make_cfg("OUTPUT_DIR", str(tmp_path / "two"), *changes)
-    config = tmp_path / "two.yaml"
-    config.write_text(together.dump())
-
-    root, port = Path(__file__).parents[2], free_port()
-    script = str(Path(__file__).parent / "run_processes.py")
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), "2", port, str(config)],
-            cwd=root,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+def test_two_processes_of_torchrun_equal_one_with_twice_the_batch(make_pair):
+    """The real command under torchrun, against one process."""
+    alone, _ = make_pair("one")
+    together, config = make_pair("two")
+    script = str(ROOT / "projects" / "Distillation" / "train_net.py")
+    process = start(
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, "--config-file", str(config)],
+        CUDA_VISIBLE_DEVICES="",
+    )
     run(alone)
-    for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+    output_of(process)
+    assert_equal_trainings(alone, together)
+    assert len(read_state(latest_state(together.OUTPUT_DIR))["generators"]) == 2
+    assert (Path(together.OUTPUT_DIR) / "denserc.safetensors").is_file()
 
-    one, two = (read_state(latest_state(cfg.OUTPUT_DIR)) for cfg in (alone, together))
-    assert one["images_drawn"] == two["images_drawn"] == 20
-    assert len(two["generators"]) == 2
-    for name, value in one["student"].items():
-        torch.testing.assert_close(value, two["student"][name], atol=1e-5, rtol=0)
+
+@pytest.mark.slow
+def test_accumulation_equals_twice_the_batch_in_one_process_and_in_two(make_pair):
+    alone, _ = make_pair("one")
+    halves, _ = make_pair("halves", "DISTILL.ACCUMULATE", 2, "DISTILL.GRADIENT_CHECKPOINTING", True)
+    quarters, config = make_pair("quarters", "DISTILL.ACCUMULATE", 2)
+    process = start_processes(config)
+    run(alone)
+    run(halves)
+    output_of(process)
+    assert_equal_trainings(alone, halves)
+    assert_equal_trainings(alone, quarters)
+
+
+@pytest.mark.slow
+def test_all_processes_stop_when_the_loss_of_one_is_not_finite(make_pair):
+    """None waits for the other for ever; the one at fault saves its batch, and no state has its weights."""
+    cfg, config = make_pair("broken")
+    output = output_of(start_processes(config, "1"))
+    assert "STOPPED 0: Step 2: the loss of another process is not finite" in output
+    assert "STOPPED 1: Step 2, process 1: the loss is not finite" in output
+    files = [path.name for path in Path(cfg.OUTPUT_DIR).iterdir() if path.suffix == ".pt"]
+    assert files == ["nan_batch_step2_rank1.pt"]
+    assert torch.load(Path(cfg.OUTPUT_DIR) / files[0], weights_only=True)["draws"] == [[5, 7]]
