@@ -1,4 +1,4 @@
-"""Annotation files on disk: read with their keys checked, written whole or not at all."""
+"""Annotation and result files on disk: read with their keys checked, written whole or not at all."""
 
 import json
 import os
@@ -29,11 +29,16 @@ def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "a
 
 def write_json(path: str | Path, content: dict) -> None:
     """Write JSON so that a reader never sees half a file."""
+    write_text(path, json.dumps(content))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file so that a reader never sees half of it; its folder is made where it is absent."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

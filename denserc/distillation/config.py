@@ -113,6 +113,10 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL.EVALUATION.BATCH_SIZE = 1
     # Also classify the teacher-like crops of all boxes: what the class token reaches.
     cfg.DISTILL.EVALUATION.CROPS = False
+    # The crop of a thing is its box grown by this factor (1.5 is CLIPSelf's); of stuff, its box.
+    cfg.DISTILL.EVALUATION.THING_CROP_SCALE = 1.5
+    # Also print the table of classes that is written to OUTPUT_DIR/inference.
+    cfg.DISTILL.EVALUATION.CLASS_TABLE = False
 
     # A progress bar on the terminal.
     cfg.DISTILL.PROGRESS_BAR = True

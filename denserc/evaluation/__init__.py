@@ -6,8 +6,9 @@ from .configured import evaluate_dense_model
 from .detection import DetectionEvaluator, Protocol
 from .ov_coco import OvCocoEvaluator
 from .ov_lvis import OvLvisEvaluator
-from .region_classification import evaluate_regions
+from .region_classification import evaluate_regions, measure_regions
 from .region_inputs import RegionLimits
+from .region_report import RegionReport
 
 __all__ = [
     "Backend",
@@ -16,9 +17,11 @@ __all__ = [
     "OvLvisEvaluator",
     "Protocol",
     "RegionLimits",
+    "RegionReport",
     "Shape",
     "build_evaluator",
     "evaluate_dense_model",
     "evaluate_regions",
+    "measure_regions",
     "score_detections",
 ]

@@ -1,15 +1,26 @@
 """Region classification as a distillation config describes it."""
 
+import dataclasses
+import logging
+from pathlib import Path
+
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.utils.events import get_event_storage, has_event_storage
 
 from ..data.prompts import template_set
 from ..data.text_embeddings import embed_names
-from .region_classification import evaluate_regions
+from .region_classification import measure_regions
+from .region_report import TASK
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_dense_model(cfg: CfgNode, model) -> dict[str, dict[str, float]]:
     """The region classification of a dense model on each of DATASETS.TEST.
+
+    Writes OUTPUT_DIR/inference/<set>/region_classification_classes.csv and .._results.json; during a training their
+    names carry the step, "region_classification_step0000500_..", so that no evaluation replaces another.
 
     Args:
         cfg: Detectron2's keys and DISTILL.
@@ -19,23 +30,34 @@ def evaluate_dense_model(cfg: CfgNode, model) -> dict[str, dict[str, float]]:
         {"region_classification": metrics}; with several sets, "<set>/region_classification" for each.
     """
     settings, results = cfg.DISTILL, {}
+    options = settings.EVALUATION
     tower = model.encoder.tower
+    stem = f"{TASK}_step{get_event_storage().iter + 1:07d}" if has_event_storage() else TASK
     for name in cfg.DATASETS.TEST:
         entries = DatasetCatalog.get(name)
-        scores = evaluate_regions(
+        report = measure_regions(
             model.encoder,
-            embed_names(model.text, entries.classes, template_set(settings.EVALUATION.TEMPLATES)),
+            embed_names(model.text, entries.classes, template_set(options.TEMPLATES)),
             entries,
             names=entries.classes,
             input_size=settings.STUDENT_SIZE,
             normalise=settings.SEMANTICS.POOLED_MAP == "normalized",
-            crop_encoder=tower.encode_image if settings.EVALUATION.CROPS else None,
+            crop_encoder=tower.encode_image if options.CROPS else None,
             crop_size=settings.CROP_SIZE or tower.native_size,
-            batch_size=settings.EVALUATION.BATCH_SIZE,
+            thing_crop_scale=options.THING_CROP_SCALE,
+            batch_size=options.BATCH_SIZE,
             device=next(tower.parameters()).device,
             progress=settings.PROGRESS_BAR,
             fingerprint=model.text.fingerprint(),
         )
-        for task, metrics in scores.items():
-            results[task if len(cfg.DATASETS.TEST) == 1 else f"{name}/{task}"] = metrics
+        if report is None:
+            continue
+        report = dataclasses.replace(
+            report, protocol={"data_set": name, "templates": options.TEMPLATES, **report.protocol}
+        )
+        logger.info(report.summary())
+        if options.CLASS_TABLE:
+            logger.info(f"Region classification by class:\n{report.class_table()}")
+        report.write(Path(cfg.OUTPUT_DIR) / "inference" / name, stem)
+        results[TASK if len(cfg.DATASETS.TEST) == 1 else f"{name}/{TASK}"] = report.metrics
     return results

@@ -40,6 +40,11 @@ class AccuracyCounter:
         """Add what another process counted."""
         self.counts += other.counts
 
+    def of_class(self, label: int, *, things: bool) -> tuple[int, int, int]:
+        """(regions, right at first, right among five) of one class, as things or as stuff."""
+        regions, top1, top5 = self.counts[int(things), label].tolist()
+        return regions, top1, top5
+
     def accuracy(self, *, things: bool) -> tuple[float, float]:
         """(top-1, top-5) in percent: the mean over the classes that have regions; NaN when none has."""
         counts = self.counts[int(things)].double()

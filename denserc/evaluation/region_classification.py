@@ -26,16 +26,16 @@ from .region_inputs import (
     RegionLimits,
     crop_square,
     fit_square,
+    grown,
     mask_cells,
     picture_of,
     to_input,
 )
 from .region_pooling import nearest_classes, pool_boxes, pool_masks
+from .region_report import TASK, RegionReport
 
-TASK = "region_classification"
 
-
-def evaluate_regions(
+def measure_regions(
     dense_encoder: nn.Module,
     text: TextEmbeddings,
     entries: str | Iterable[dict[str, Any]],
@@ -48,12 +48,13 @@ def evaluate_regions(
     mask_coverage: float = 0.0,
     crop_encoder: Callable[[torch.Tensor], torch.Tensor] | None = None,
     crop_size: int = 224,
+    thing_crop_scale: float = 1.5,
     batch_size: int = 1,
     device: str | torch.device | None = None,
     progress: bool = True,
     fingerprint: str = "",
-) -> dict[str, dict[str, float]]:
-    """mAcc of a dense encoder.
+) -> RegionReport | None:
+    """Region classification of a dense encoder.
 
     Under several processes each takes every n-th entry, none twice, and their counts are added.
 
@@ -72,15 +73,15 @@ def evaluate_regions(
         crop_encoder: (R, 3, crop_size, crop_size) -> (R, E); when given, the crops of all boxes are classified with it
             too: what the teacher's class token reaches.
         crop_size: of those crops.
+        thing_crop_scale: a thing's crop is its box grown by this factor about its centre, cut at the image's edges;
+            stuff is cut by its box (1.5 is CLIPSelf's).
         batch_size: images a forward.
         device: where to compute; by default where the encoder's first parameter is.
         progress: show a bar.
         fingerprint: of the encoder's text tower, checked against the embeddings'.
 
     Returns:
-        {"region_classification": {"boxes_top1", "boxes_top5" (things), "thing_masks_top1", "thing_masks_top5",
-        "stuff_boxes_top1", ..., "stuff_masks_top1", ...}}, with crops also "thing_crops_top1", "stuff_crops_top1", ...;
-        percent, NaN where no region was found; {} on ranks other than 0.
+        The report; None on ranks other than 0.
 
     Raises:
         DataError: names without an embedding, labels out of range.
@@ -104,11 +105,13 @@ def evaluate_regions(
     vectors = F.normalize(text.select(names).to(device).float(), dim=-1)  # (C, E)
     kinds = ["boxes", "masks"] + (["crops"] if crop_encoder is not None else [])
     counters = {kind: AccuracyCounter(len(names)) for kind in kinds}
+    seen = 0
     was_training = dense_encoder.training
     dense_encoder.eval()
     try:
         with torch.no_grad():  # not inference_mode: tables that the encoder caches here must serve training later
             for batch in _batches(_share(entries, progress), batch_size):
+                seen += len(batch)
                 images = [picture_of(entry) for entry in batch]
                 regions = [limits.choose(entry["segments"]) for entry in batch]
                 if not any(regions):
@@ -118,7 +121,9 @@ def evaluate_regions(
                 )
                 found = {"boxes": boxes, "masks": masks}
                 if crop_encoder is not None:
-                    found["crops"] = _crop_features(crop_encoder, images, regions, crop_size, pixels, device)
+                    found["crops"] = _crop_features(
+                        crop_encoder, images, regions, crop_size, thing_crop_scale, pixels, device
+                    )
                 flat = list(itertools.chain.from_iterable(regions))
                 labels = torch.tensor([region.label for region in flat])
                 is_thing = torch.tensor([region.is_thing for region in flat])
@@ -126,7 +131,34 @@ def evaluate_regions(
                     counters[kind].add(nearest_classes(features, vectors), labels, is_thing)
     finally:
         dense_encoder.train(was_training)
-    return _results(counters)
+    counters, seen = _of_all_processes(counters, seen)
+    if not comm.is_main_process():
+        return None
+    protocol = {
+        "input_size": input_size,
+        "pooled_map": "normalized" if normalise else "raw",
+        "classes": len(names),
+        "images": seen,
+        "regions": int(counters["boxes"].counts[..., 0].sum()),
+        "box_area": f"{limits.min_side:g}^2..{limits.max_side:g}^2",
+        "segments_per_image": limits.max_segments,
+        "mask_coverage": mask_coverage,
+    }
+    if crop_encoder is not None:
+        protocol |= {"crop_size": crop_size, "thing_crop_scale": thing_crop_scale}
+    return RegionReport(tuple(names), counters, protocol, getattr(entries, "is_thing", None))
+
+
+def evaluate_regions(*args, **options) -> dict[str, dict[str, float]]:
+    """The metrics of `measure_regions`, which see for the arguments.
+
+    Returns:
+        {"region_classification": {"boxes_top1", "boxes_top5" (things), "thing_masks_top1", "thing_masks_top5",
+        "stuff_boxes_top1", ..., "stuff_masks_top1", ...}}, with crops also "thing_crops_top1", "stuff_crops_top1", ...;
+        percent, NaN where no region was found; {} on ranks other than 0.
+    """
+    report = measure_regions(*args, **options)
+    return {} if report is None else {TASK: report.metrics}
 
 
 def _share(entries: Iterable[dict], progress: bool) -> Iterator[dict]:
@@ -179,6 +211,7 @@ def _crop_features(
     images: list,
     regions: list[list[Region]],
     side: int,
+    thing_scale: float,
     pixels: PixelStatistics,
     device: torch.device,
 ) -> torch.Tensor:
@@ -186,21 +219,18 @@ def _crop_features(
     features = []
     for image, found in zip(images, regions, strict=True):
         if found:
-            crops = [crop_square(image, region.box, side) for region in found]
+            boxes = [grown(r.box, thing_scale if r.is_thing else 1.0, image.size) for r in found]
+            crops = [crop_square(image, box, side) for box in boxes]
             features.append(crop_encoder(to_input(crops, pixels, device)).float())
     return torch.cat(features)
 
 
-def _results(counters: dict[str, AccuracyCounter]) -> dict[str, dict[str, float]]:
-    """Counts of all processes -> metrics; {} on ranks other than 0."""
-    gathered = comm.gather(counters, dst=0)
+def _of_all_processes(counters: dict[str, AccuracyCounter], seen: int) -> tuple[dict[str, AccuracyCounter], int]:
+    """The sums over the processes, on rank 0; what was given, elsewhere."""
+    gathered = comm.gather((counters, seen), dst=0)
     if not comm.is_main_process():
-        return {}
-    metrics = {}
-    for kind, counter in gathered[0].items():
-        for part in gathered[1:]:
+        return counters, seen
+    for part, _ in gathered[1:]:
+        for kind, counter in gathered[0][0].items():
             counter.merge(part[kind])
-        for things in (True, False):
-            name = kind if kind == "boxes" and things else f"{'thing' if things else 'stuff'}_{kind}"
-            metrics[f"{name}_top1"], metrics[f"{name}_top5"] = counter.accuracy(things=things)
-    return {TASK: metrics}
+    return gathered[0][0], sum(number for _, number in gathered)

@@ -118,6 +118,15 @@ def crop_square(image: Image.Image, box: Sequence[float], side: int) -> np.ndarr
     return np.asarray(ImageOps.pad(crop, (side, side), method=Image.Resampling.BICUBIC, color=(0, 0, 0)))
 
 
+def grown(box: Sequence[float], scale: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """A box (x1, y1, x2, y2) scaled about its centre and cut at the edges of an image of `size` (w, h)."""
+    if scale == 1.0:
+        return tuple(box)
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    w, h = (box[2] - box[0]) * scale / 2, (box[3] - box[1]) * scale / 2
+    return max(x - w, 0.0), max(y - h, 0.0), min(x + w, float(size[0])), min(y + h, float(size[1]))
+
+
 def to_input(pictures: Sequence[np.ndarray], pixels: PixelStatistics, device: torch.device) -> torch.Tensor:
     """B pictures (S, S, 3) uint8 -> (B, 3, S, S) float32, normalised."""
     stacked = torch.from_numpy(np.stack(pictures)).to(device)

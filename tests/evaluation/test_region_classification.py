@@ -151,15 +151,15 @@ def test_several_ranks_share_the_images_without_repeating_one(monkeypatch):
     monkeypatch.setattr(module.comm, "get_rank", lambda: 0)
     monkeypatch.setattr(module.comm, "is_main_process", lambda: True)
     assert evaluate(entries)["region_classification"] == whole
-    assert int(counted[1]["boxes"].counts[..., 0].sum()) == 15  # rank 0 had images 0, 2, 4
-    assert int(counted[0]["boxes"].counts[..., 0].sum()) == 25  # the first of the gathered takes up all others
+    assert int(counted[1][0]["boxes"].counts[..., 0].sum()) == 15  # rank 0 had images 0, 2, 4
+    assert int(counted[0][0]["boxes"].counts[..., 0].sum()) == 25  # the first of the gathered takes up all others
 
 
 def test_crops_are_classified_by_the_teacher():
     def teacher(crops):
         return Oracle()(crops).mean(dim=(2, 3))
 
-    metrics = evaluate([scene(0)], crop_encoder=teacher, crop_size=32)["region_classification"]
+    metrics = evaluate([scene(0)], crop_encoder=teacher, crop_size=32, thing_crop_scale=1.0)["region_classification"]
     assert metrics["thing_crops_top1"] == 100.0
     assert "stuff_crops_top5" in metrics
 
