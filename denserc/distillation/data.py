@@ -5,12 +5,14 @@ seed and that number alone. So the same images and regions come back after a res
 of an epoch, whatever the number of workers or processes.
 """
 
+import itertools
 import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from detectron2.utils import comm
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -130,7 +132,7 @@ class DistillationDataset(Dataset[DistillationSample]):
 
 
 class UnreadableMonitor:
-    """Counts the images that cannot be read; too many are an error.
+    """Counts the images that cannot be read, over all processes; too many are an error.
 
     Args:
         total: number of images in the data set.
@@ -145,15 +147,18 @@ class UnreadableMonitor:
         self.reasons: dict[str, str] = {}
 
     def see(self, entries: Iterable[tuple[str, str]]) -> None:
-        """Takes note of (path, reason); each image is reported once.
+        """Takes note of (path, reason) of all processes; each image is reported once.
+
+        All processes must call it equally often; then they also stop together.
 
         Raises:
             DataError: more images than the limit are unreadable.
         """
-        for path, reason in entries:
+        for path, reason in itertools.chain.from_iterable(comm.all_gather(list(entries))):
             if path not in self.reasons:
                 self.reasons[path] = reason
-                logger.warning(f"Skipped an unreadable image ({len(self.reasons)} so far): {reason}")
+                if comm.is_main_process():
+                    logger.warning(f"Skipped an unreadable image ({len(self.reasons)} so far): {reason}")
         if len(self.reasons) > self.limit * self.total:
             raise DataError(
                 f"{len(self.reasons)} of {self.total} images cannot be read, more than the {self.limit:.1%} that "
@@ -161,8 +166,8 @@ class UnreadableMonitor:
             )
 
     def report(self) -> None:
-        """Logs the whole list."""
-        if self.reasons:
+        """Logs the whole list, in the first process."""
+        if self.reasons and comm.is_main_process():
             listing = "\n  ".join(self.reasons)
             logger.warning(f"{len(self.reasons)} of {self.total} images could not be read:\n  {listing}")
 

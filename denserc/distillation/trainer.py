@@ -43,7 +43,7 @@ class DistillationTrainer(SimpleTrainer):
         device: where the model is.
         accumulate: batches a step.
         clip_norm: the gradient's largest norm; None = no clipping.
-        monitor: is told of unreadable images.
+        monitor: is told of unreadable images, once a step.
         seed: of the data, kept in the resume state.
         images_drawn: images used so far, over all processes.
         images_per_step: over all processes and accumulated batches.
@@ -111,8 +111,7 @@ class DistillationTrainer(SimpleTrainer):
         start = time.perf_counter()
         batches = [next(self._data_loader_iter) for _ in range(self.accumulate)]
         data_time = time.perf_counter() - start
-        for batch in batches:
-            self.monitor.see(batch.unreadable)
+        self.monitor.see(entry for batch in batches for entry in batch.unreadable)
 
         rate = self.schedule(self.iter)
         for group in self.optimizer.param_groups:

@@ -16,6 +16,7 @@ from denserc.construction import add_encoder_config
 from denserc.distillation import distiller
 from denserc.distillation.config import add_distillation_config
 from denserc.distillation.engine import run
+from denserc.structures import DataError
 
 
 def train(rank: int, world: int, port: str, config: str, broken: int | None) -> None:
@@ -36,7 +37,7 @@ def train(rank: int, world: int, port: str, config: str, broken: int | None) -> 
     cfg.merge_from_file(config)
     try:
         run(cfg)
-    except FloatingPointError as error:
+    except (FloatingPointError, DataError) as error:
         print(f"STOPPED {rank}: {error}", flush=True)
 
 

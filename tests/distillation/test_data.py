@@ -126,11 +126,26 @@ def test_every_kind_of_image_goes_through(tmp_path):
     rgb.convert("P").save(tmp_path / "palette.png", transparency=0)
     rgb.convert("RGBA").save(tmp_path / "alpha.png")
     rgb.convert("L").save(tmp_path / "grey.png")
+    deep = rng.integers(0, 65536, (20, 40), dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
     dataset = make_dataset(tmp_path)
     extents = {r.path.rsplit("/", 1)[1]: dataset[Draw(i, i)].extent for i, r in enumerate(dataset.records)}
-    assert len(extents) == 5
+    assert len(extents) == 6
     assert extents.pop("exif.jpg") == (1.0, 0.5)
     assert set(extents.values()) == {(0.5, 1.0)}
+
+
+@pytest.mark.parametrize("size", [(1, 50), (50, 1), (1, 1), (3, 400)])
+def test_the_narrowest_images_go_through(tmp_path, size):
+    """The whole image is seen, also where a side would be less than a pixel of the square; cells keep a pixel."""
+    Image.fromarray(np.full((*size, 3), 200, np.uint8)).save(tmp_path / "a.png")
+    dataset = make_dataset(tmp_path)
+    for number in range(20):
+        sample = dataset[Draw(0, number)]
+        assert sample.extent == (size[0] / max(size), size[1] / max(size))
+        rows, columns = (max(1, round(32 * share)) for share in sample.extent)
+        assert (sample.image[:, :rows, :columns] == 200).all() and sample.image.sum() == 3 * 200 * rows * columns
+        assert (sample.crops == 200).all() and torch.isfinite(sample.boxes).all()
 
 
 def test_sources_mix_and_hold_each_file_once(image_folder, tmp_path):

@@ -111,3 +111,21 @@ def test_all_processes_stop_when_the_loss_of_one_is_not_finite(make_pair):
     files = [path.name for path in Path(cfg.OUTPUT_DIR).iterdir() if path.suffix == ".pt"]
     assert files == ["nan_batch_step2_rank1.pt"]
     assert torch.load(Path(cfg.OUTPUT_DIR) / files[0], weights_only=True)["draws"] == [[5, 7]]
+
+
+@pytest.mark.slow
+def test_unreadable_images_are_counted_over_the_processes(make_pair, image_folder):
+    """Of the two, process 0 meets one and process 1 the other: either alone would stay below the limit."""
+    for name in ("0.png", "3.png"):
+        (image_folder / name).write_bytes(b"")
+    changes = ("SOLVER.MAX_ITER", 3, "SEED", 3, "DISTILL.MAX_UNREADABLE")
+    alone, _ = make_pair("one", *changes, 0.2)
+    together, config = make_pair("two", *changes, 0.2)
+    _, strict = make_pair("strict", *changes, 0.15)
+    process = start_processes(config)
+    run(alone)
+    output_of(process)
+    first, second = (read_state(latest_state(cfg.OUTPUT_DIR))["unreadable"] for cfg in (alone, together))
+    assert first == second and {Path(path).name for path in first} == {"0.png", "3.png"}
+    output = output_of(start_processes(strict))
+    assert all(f"STOPPED {rank}: 2 of 10 images cannot be read, more than the 15.0%" in output for rank in (0, 1))
