@@ -1,5 +1,6 @@
 """Pictures of detections, features and training curves; result tables; the HTML report."""
 
+from .bars import plot_bars
 from .canvas import grid_of_pictures
 from .console import print_table
 from .curves import plot_curves
@@ -24,6 +25,7 @@ __all__ = [
     "grid_of_pictures",
     "pca_picture",
     "pca_rgb",
+    "plot_bars",
     "plot_curves",
     "print_table",
     "save_picture",

@@ -1,0 +1,259 @@
+"""Section 6 of the paper's supplement, measured: how much of each construction's features comes from unrelated patches.
+
+    python -m denserc.tools.interference --data-set miniature_panoptic_val_regions --output DIR
+    python -m denserc.tools.interference --checkpoint denserc.safetensors --weights clip.pt --input-size 1024 \
+        --images FOLDER --annotations coco.json --output DIR
+
+All constructions are built over the same tower. Definitions: `denserc.construction.interference` and `.alignment`.
+Means are over the patches of a region, then over all regions, so that a large background weighs as one region.
+Writes interference.json and interference.png. docs/INTERFERENCE.md reads a measurement.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog
+from pycocotools import mask as mask_util
+from tqdm import tqdm
+
+from ..construction import CONSTRUCTIONS, Construction, DenseEncoder, load_checkpoint
+from ..construction.alignment import Alignment, alignment
+from ..construction.interference import Parts, Unrelated, decompose, unrelated_patches
+from ..data.annotations import load_annotations
+from ..data.builtin import register_all
+from ..data.json_files import read_annotation_file
+from ..encoders import ImageTower, build_clip, has_packaged_weights
+from ..evaluation.region_inputs import (
+    PUBLISHED_LIMITS,
+    Region,
+    crop_square,
+    fit_square,
+    mask_cells,
+    picture_of,
+    to_input,
+)
+from ..structures import ConfigurationError, DataError, Vocabulary
+from ..training.device import resolve_device
+from ..visualization import print_table, save_picture, write_results
+from .command_line import data_root
+from .interference_report import picture, summarise, tables
+
+DEFAULT = ("denserc", "denserc_none", "denserc_qk", "denserc_qq", "declip", "last_block_values", "clipself")
+KINDS = {"all": (True, False), "things": (True,), "stuff": (False,)}
+
+
+def segments_of(entry: Mapping) -> list[dict]:
+    """A panoptic entry's segments; of a detection record its instances, by mask where they have one, else by box."""
+    if "segments" in entry:
+        return entry["segments"]
+    if "annotations" not in entry:
+        raise DataError(f"{entry.get('file_name')} has neither segments nor annotations; regions are needed.")
+    segments = []
+    size = entry["height"], entry["width"]
+    for instance in entry["annotations"]:
+        x, y, width, height = instance["bbox"]
+        shape = instance.get("segmentation")
+        if shape is None:
+            mask = np.zeros(size, dtype=bool)
+            mask[max(0, round(y)) : round(y + height), max(0, round(x)) : round(x + width)] = True
+        else:
+            runs = shape if isinstance(shape, dict) else mask_util.merge(mask_util.frPyObjects(shape, *size))
+            mask = mask_util.decode(runs).astype(bool)
+        box = (x, y, x + width, y + height)
+        segments.append({"label": instance["category_id"], "isthing": True, "bbox": box, "mask": mask})
+    return segments
+
+
+def measure(
+    encoders: Mapping[str, DenseEncoder],
+    teacher: ImageTower,
+    entries: Sequence[Mapping],
+    *,
+    input_size: int,
+    unrelated: Unrelated | str = Unrelated.OUTSIDE_REGION,
+    kinds: Sequence[bool] = (True, False),
+) -> dict[str, dict[str, float]]:
+    """The terms of Eq. 17-19 of every construction.
+
+    A patch is measured for each region that covers more than half of it.
+
+    Args:
+        encoders: name -> encoder, all over the same tower.
+        teacher: whose class token of a region's crop is c_r.
+        entries: panoptic entries or detection records with "file_name" or "image".
+        input_size: side of the padded square input, a multiple of the patch size.
+        unrelated: which patches are off-target.
+        kinds: of regions: True for things, False for stuff.
+
+    Returns:
+        {"regions": number, "patches": number, "constructions": {name: {measure: value, "per_block": ...}}}.
+
+    Raises:
+        DataError: no region covers half a patch.
+    """
+    found = {name: [] for name in encoders}
+    patches = 0
+    for entry in tqdm(entries, desc="interference", unit="image"):
+        image = picture_of(entry)
+        regions = [r for r in PUBLISHED_LIMITS.choose(segments_of(entry)) if r.is_thing in kinds]
+        if not regions:
+            continue
+        device = next(teacher.parameters()).device
+        square, scale = fit_square(image, input_size)
+        tower = next(iter(encoders.values())).tower
+        cells = (input_size // tower.patch_size,) * 2
+        touched, rows, owner = (x.to(device) for x in _measured_patches(regions, scale, input_size, cells))
+        if not len(rows):
+            continue
+        patches += len(rows)
+        apart = unrelated_patches(touched, rows, owner, unrelated)
+        with torch.no_grad():
+            crops = [crop_square(image, region.box, teacher.native_size) for region in regions]
+            targets = teacher.encode_image(to_input(crops, teacher.pixels, device))[owner]
+        pixels = to_input([square], tower.pixels, device)
+        for name, encoder in encoders.items():
+            parts = decompose(encoder, pixels, rows, apart)
+            terms = _terms(parts) | _errors(alignment(encoder, parts, targets))
+            for region in owner.unique():
+                found[name].append({key: value[..., owner == region].mean(-1).cpu() for key, value in terms.items()})
+    if not patches:
+        raise DataError("No region of these images covers half a patch; nothing can be measured.")
+    constructions = {name: summarise(means) for name, means in found.items()}
+    return {"regions": len(next(iter(found.values()))), "patches": patches, "constructions": constructions}
+
+
+def _measured_patches(
+    regions: list[Region], scale: float, side: int, grid: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(K, N) cells that each region touches; (R,) cells that are more than half covered, and the region of each."""
+    masks = np.stack([region.mask for region in regions])
+    touched, covered = (mask_cells(masks, scale, side, grid, coverage).flatten(1) for coverage in (0.0, 0.5))
+    owner, rows = covered.nonzero(as_tuple=True)
+    return touched, rows, owner
+
+
+def _terms(parts: Parts) -> dict[str, torch.Tensor]:
+    """Squares and products per patch, (R,), or (k, R) for the blocks'; before the final norm."""
+    on, off = parts.on.sum(0), parts.off.sum(0)
+    squares = {
+        "whole": parts.whole,
+        "on": on,
+        "off": off,
+        "class_token": parts.class_token,
+        "residual": parts.residual,
+        "on_blocks": parts.on,
+        "off_blocks": parts.off,
+    }
+    return {name: part.square().sum(-1) for name, part in squares.items()} | {
+        "product": (on * off).sum(-1),
+        "diagonal": parts.diagonal,
+        "mass_off": parts.mass_off,
+        "mass_class_token": parts.mass_class_token,
+    }
+
+
+def _errors(found: Alignment) -> dict[str, torch.Tensor]:
+    """The terms of Eq. 18 under names that begin with "error"."""
+    return {key if key.startswith("error") else f"error_{key}": value for key, value in vars(found).items()}
+
+
+def build_encoders(
+    names: Sequence[str], checkpoint: str, encoder: str, weights: str
+) -> tuple[dict[str, DenseEncoder], ImageTower, dict[str, str]]:
+    """The constructions over one tower, the teacher, and where both come from.
+
+    Args:
+        names: of `CONSTRUCTIONS`.
+        checkpoint: whose tower is used, and whose gates for its own construction; "" for the plain CLIP.
+        encoder, weights: the plain CLIP, see `build_clip`: the teacher, and without a checkpoint the tower too.
+
+    Raises:
+        ConfigurationError: an unknown construction, or neither packaged weights nor `weights` for the teacher.
+    """
+    model = load_checkpoint(checkpoint) if checkpoint else None
+    encoder = model.encoder.tower.name if model else encoder
+    if not weights and not has_packaged_weights(encoder):
+        raise ConfigurationError(f"Give --weights of the plain {encoder}: its class token of the crops is the target.")
+    teacher = build_clip(encoder, weights).image.eval()
+    tower = model.encoder.tower if model else teacher
+    encoders = {name: DenseEncoder(tower, Construction.named(name)).eval() for name in names}
+    gates = "untrained: every gate is one half"
+    if model:
+        own = next((n for n, c in CONSTRUCTIONS.items() if c == model.encoder.construction), "checkpoint")
+        if own in encoders or own == "checkpoint":
+            encoders[own] = model.encoder.eval()
+            gates = f"the checkpoint's, in {own}" if model.encoder.gates is not None else gates
+    return encoders, teacher, {"tower": checkpoint or f"plain {encoder}", "teacher": encoder, "gates": gates}
+
+
+def _entries(args: argparse.Namespace) -> Sequence[Mapping]:
+    """The asked number of images, evenly spread over the set."""
+    if bool(args.images) != bool(args.annotations):
+        raise ConfigurationError("--images and --annotations belong together: a folder, and a COCO file for it.")
+    if args.images:
+        categories = read_annotation_file(args.annotations)["categories"]
+        names = Vocabulary([c["name"] for c in sorted(categories, key=lambda c: c["id"])])
+        entries = load_annotations(args.annotations, args.images, names).records
+    else:
+        register_all(data_root())
+        if args.data_set not in DatasetCatalog.list():
+            raise ConfigurationError(f"No data set {args.data_set!r} is registered; known: {DatasetCatalog.list()}.")
+        entries = DatasetCatalog.get(args.data_set)
+    number = min(args.num_images, len(entries)) if args.num_images else len(entries)
+    return _Spread(entries, [i * len(entries) // number for i in range(number)])
+
+
+class _Spread(Sequence):
+    """Some items of a sequence, read when asked for."""
+
+    def __init__(self, items: Sequence, indices: list[int]):
+        self._items, self._indices = items, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Mapping:
+        return self._items[self._indices[index]]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default="", help="a denserc.safetensors whose tower (and gates) are measured")
+    parser.add_argument("--encoder", default="DenseRC-Miniature", help="open_clip's name, without a checkpoint")
+    parser.add_argument("--weights", default="", help="file or tag of the plain CLIP: the teacher")
+    parser.add_argument("--data-set", default="miniature_panoptic_val_regions", help="a registered set with regions")
+    parser.add_argument("--images", default="", help="folder of images, instead of a registered set")
+    parser.add_argument("--annotations", default="", help="COCO-format file of these images")
+    parser.add_argument("--num-images", type=int, default=100, help="evenly spread over the set; 0 for all")
+    parser.add_argument("--input-size", type=int, default=0, help="side of the square input; 0: twice the native size")
+    parser.add_argument("--constructions", nargs="+", default=list(DEFAULT), choices=list(CONSTRUCTIONS))
+    parser.add_argument("--unrelated", default="outside_region", choices=[u.value for u in Unrelated])
+    parser.add_argument("--regions", default="all", choices=list(KINDS))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", type=Path, required=True, help="folder of interference.json and .png")
+    args = parser.parse_args(arguments)
+
+    encoders, teacher, origin = build_encoders(args.constructions, args.checkpoint, args.encoder, args.weights)
+    for module in (teacher, *encoders.values()):
+        module.to(resolve_device(args.device))
+    size = args.input_size or 2 * teacher.native_size
+    results = measure(
+        encoders, teacher, _entries(args), input_size=size, unrelated=args.unrelated, kinds=KINDS[args.regions]
+    )
+    for title, table in tables(results["constructions"]).items():
+        print_table(table, title=title)
+    data = args.annotations or args.data_set
+    settings = origin | {"data": data, "input size": size, "unrelated": args.unrelated, "of regions": args.regions}
+    print(" · ".join(f"{key}: {value}" for key, value in settings.items()))
+    print(f"{results['regions']} regions, {results['patches']} patches")
+    write_results(args.output / "interference.json", {"settings": settings, **results})
+    save_picture(args.output / "interference.png", picture(results["constructions"]))
+    print(f"Written: {args.output / 'interference.json'}, {args.output / 'interference.png'}")
+
+
+if __name__ == "__main__":
+    main()
