@@ -19,7 +19,7 @@ from .linearised import Linearised
 
 @dataclass
 class Alignment:
-    """The terms of Eq. 18 for R patches; all (R,).
+    """The terms of Eq. 18 for R patches, (R,), and what they compare.
 
     Args:
         error: |feature_r - c_r|^2, which is 2 (1 - cosine): twice the distillation's loss per patch.
@@ -28,6 +28,7 @@ class Alignment:
         cross: 2 <D_r, off>; error = rest + off + cross. All three are NaN where the way into the text space cannot be
             split (SigLIP's head, a final MLP) and there is an off-target part.
         error_without_off: |feature'_r - c_r|^2 of the feature with its off-target part taken out before the norm.
+        feature, target: (R, E), of unit length.
     """
 
     error: torch.Tensor
@@ -35,6 +36,8 @@ class Alignment:
     off: torch.Tensor
     cross: torch.Tensor
     error_without_off: torch.Tensor
+    feature: torch.Tensor
+    target: torch.Tensor
 
 
 @torch.no_grad()
@@ -50,7 +53,8 @@ def alignment(encoder: DenseEncoder, parts: Parts, targets: torch.Tensor) -> Ali
     off = parts.off.sum(0)
     feature, without = (_into_text_space(encoder, x) for x in (parts.whole, parts.whole - off))  # (R, E)
     off = _share_of_off(encoder, parts.whole, off) / feature.norm(dim=-1, keepdim=True)
-    difference = F.normalize(feature, dim=-1) - targets
+    feature = F.normalize(feature, dim=-1)
+    difference = feature - targets
     rest = difference - off
     return Alignment(
         error=difference.square().sum(-1),
@@ -58,6 +62,8 @@ def alignment(encoder: DenseEncoder, parts: Parts, targets: torch.Tensor) -> Ali
         off=off.square().sum(-1),
         cross=2 * (rest * off).sum(-1),
         error_without_off=(F.normalize(without, dim=-1) - targets).square().sum(-1),
+        feature=feature,
+        target=targets,
     )
 
 

@@ -15,16 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog
-from pycocotools import mask as mask_util
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..construction import CONSTRUCTIONS, Construction, DenseEncoder, load_checkpoint
 from ..construction.alignment import Alignment, alignment
 from ..construction.interference import Parts, Unrelated, decompose, unrelated_patches
-from ..data.annotations import load_annotations
-from ..data.builtin import register_all
-from ..data.json_files import read_annotation_file
 from ..encoders import ImageTower, build_clip, has_packaged_weights
 from ..evaluation.region_inputs import (
     PUBLISHED_LIMITS,
@@ -35,36 +31,14 @@ from ..evaluation.region_inputs import (
     picture_of,
     to_input,
 )
-from ..structures import ConfigurationError, DataError, Vocabulary
+from ..structures import ConfigurationError, DataError
 from ..training.device import resolve_device
 from ..visualization import print_table, save_picture, write_results
-from .command_line import data_root
 from .interference_report import picture, summarise, tables
+from .region_entries import entries_with_regions, segments_of
 
 DEFAULT = ("denserc", "denserc_none", "denserc_qk", "denserc_qq", "declip", "last_block_values", "clipself")
 KINDS = {"all": (True, False), "things": (True,), "stuff": (False,)}
-
-
-def segments_of(entry: Mapping) -> list[dict]:
-    """A panoptic entry's segments; of a detection record its instances, by mask where they have one, else by box."""
-    if "segments" in entry:
-        return entry["segments"]
-    if "annotations" not in entry:
-        raise DataError(f"{entry.get('file_name')} has neither segments nor annotations; regions are needed.")
-    segments = []
-    size = entry["height"], entry["width"]
-    for instance in entry["annotations"]:
-        x, y, width, height = instance["bbox"]
-        shape = instance.get("segmentation")
-        if shape is None:
-            mask = np.zeros(size, dtype=bool)
-            mask[max(0, round(y)) : round(y + height), max(0, round(x)) : round(x + width)] = True
-        else:
-            runs = shape if isinstance(shape, dict) else mask_util.merge(mask_util.frPyObjects(shape, *size))
-            mask = mask_util.decode(runs).astype(bool)
-        box = (x, y, x + width, y + height)
-        segments.append({"label": instance["category_id"], "isthing": True, "bbox": box, "mask": mask})
-    return segments
 
 
 def measure(
@@ -116,9 +90,12 @@ def measure(
         pixels = to_input([square], tower.pixels, device)
         for name, encoder in encoders.items():
             parts = decompose(encoder, pixels, rows, apart)
-            terms = _terms(parts) | _errors(alignment(encoder, parts, targets))
+            aligned = alignment(encoder, parts, targets)
+            terms = _terms(parts) | _errors(aligned)
             for region in owner.unique():
-                found[name].append({key: value[..., owner == region].mean(-1).cpu() for key, value in terms.items()})
+                its = owner == region
+                means = {key: value[..., its].mean(-1).cpu() for key, value in terms.items()}
+                found[name].append(means | {"error_pooled": _pooled_error(aligned, its).cpu()})
     if not patches:
         raise DataError("No region of these images covers half a patch; nothing can be measured.")
     constructions = {name: summarise(means) for name, means in found.items()}
@@ -156,8 +133,20 @@ def _terms(parts: Parts) -> dict[str, torch.Tensor]:
 
 
 def _errors(found: Alignment) -> dict[str, torch.Tensor]:
-    """The terms of Eq. 18 under names that begin with "error"."""
-    return {key if key.startswith("error") else f"error_{key}": value for key, value in vars(found).items()}
+    """The terms of Eq. 18, (R,), under names that begin with "error"."""
+    return {
+        "error": found.error,
+        "error_rest": found.rest,
+        "error_off": found.off,
+        "error_cross": found.cross,
+        "error_without_off": found.error_without_off,
+    }
+
+
+def _pooled_error(found: Alignment, its: torch.Tensor) -> torch.Tensor:
+    """The error of the region's mean feature, which is what a detector pools; without Eq. 18's terms."""
+    pooled = F.normalize(found.feature[its].mean(0), dim=0)
+    return (pooled - found.target[its][0]).square().sum()
 
 
 def build_encoders(
@@ -189,36 +178,6 @@ def build_encoders(
     return encoders, teacher, {"tower": checkpoint or f"plain {encoder}", "teacher": encoder, "gates": gates}
 
 
-def _entries(args: argparse.Namespace) -> Sequence[Mapping]:
-    """The asked number of images, evenly spread over the set."""
-    if bool(args.images) != bool(args.annotations):
-        raise ConfigurationError("--images and --annotations belong together: a folder, and a COCO file for it.")
-    if args.images:
-        categories = read_annotation_file(args.annotations)["categories"]
-        names = Vocabulary([c["name"] for c in sorted(categories, key=lambda c: c["id"])])
-        entries = load_annotations(args.annotations, args.images, names).records
-    else:
-        register_all(data_root())
-        if args.data_set not in DatasetCatalog.list():
-            raise ConfigurationError(f"No data set {args.data_set!r} is registered; known: {DatasetCatalog.list()}.")
-        entries = DatasetCatalog.get(args.data_set)
-    number = min(args.num_images, len(entries)) if args.num_images else len(entries)
-    return _Spread(entries, [i * len(entries) // number for i in range(number)])
-
-
-class _Spread(Sequence):
-    """Some items of a sequence, read when asked for."""
-
-    def __init__(self, items: Sequence, indices: list[int]):
-        self._items, self._indices = items, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Mapping:
-        return self._items[self._indices[index]]
-
-
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -241,9 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
     for module in (teacher, *encoders.values()):
         module.to(resolve_device(args.device))
     size = args.input_size or 2 * teacher.native_size
-    results = measure(
-        encoders, teacher, _entries(args), input_size=size, unrelated=args.unrelated, kinds=KINDS[args.regions]
-    )
+    entries = entries_with_regions(args.data_set, args.images, args.annotations, args.num_images)
+    results = measure(encoders, teacher, entries, input_size=size, unrelated=args.unrelated, kinds=KINDS[args.regions])
     for title, table in tables(results["constructions"]).items():
         print_table(table, title=title)
     data = args.annotations or args.data_set

@@ -40,34 +40,47 @@ def tables(constructions: Mapping[str, Mapping[str, float]]) -> dict[str, Result
     """The printed tables by title."""
     neither = Better.NEITHER
     parts = [
-        Column("mass_off", neither, 3, "attention off"),
-        Column("mass_class_token", neither, 3, "attention class token"),
-        Column("on_share", neither, 3, "on / whole"),
-        Column("off_share", neither, 3, "off / whole"),
+        Column("mass_off", neither, 3, "S off"),
+        Column("mass_class_token", neither, 3, "S class"),
+        Column("on_share", neither, 3, "on"),
+        Column("off_share", neither, 3, "off"),
+        Column("residual_share", neither, 3, "residual"),
         Column("off_to_on", neither, 3, "off / on"),
-        Column("diagonal_share", neither, 4, "Eq. 19 / whole"),
-        Column("cross_share", neither, 3, "2<on,off> / whole"),
-        Column("cross_cosine", neither, 3, "<on,off> / |on||off|"),
+        Column("diagonal_share", neither, 3, "Eq. 19"),
+        Column("cross_share", neither, 3, "cross"),
+        Column("cross_cosine", neither, 3, "cosine"),
     ]
     error = [
-        Column("error", Better.LOWER, 3, "|f - c|^2"),
-        Column("error_rest", neither, 3, "= |D|^2"),
-        Column("error_off", neither, 3, "+ |off|^2"),
-        Column("error_cross", neither, 3, "+ 2<D,off>"),
-        Column("error_without_off", Better.LOWER, 3, "|f - c|^2 without off"),
+        Column("error", Better.LOWER, 3, "error"),
+        Column("error_rest", neither, 3, "= rest"),
+        Column("error_off", neither, 3, "+ off"),
+        Column("error_cross", neither, 3, "+ cross"),
+        Column("error_without_off", Better.LOWER, 3, "without off"),
         Column("error_change_without_off", neither, 3, "change"),
         Column("error_change_standard_error", neither, 3, "its s.e."),
+        Column("error_pooled", Better.LOWER, 3, "pooled"),
     ]
+    described = (
+        (
+            "Parts of the feature before the final norm (Eq. 17 and 19)",
+            parts,
+            "S: share of attention outside the region, and on the class token. Energies relative to the whole "
+            "feature's; Eq. 19: off without products between patches; cross: 2<on, off>; cosine: <on, off> over the "
+            "root of both energies.",
+        ),
+        (
+            "Squared error against the teacher's class token of the crop, unit vectors (Eq. 18)",
+            error,
+            "error = rest + off + cross, of unit vectors: 2 (1 - cosine). without off: of the feature whose off-target "
+            "part was taken out before the norm, and the change that this makes with its standard error over regions. "
+            "pooled: of the region's mean feature.",
+        ),
+    )
     return {
-        title: ResultTable(columns, {n: {c.name: m[c.name] for c in columns} for n, m in constructions.items()}, corner)
-        for title, columns, corner in (
-            ("Parts of the feature before the final norm (Eq. 17 and 19)", parts, "construction"),
-            (
-                "Squared error against the teacher's class token of the crop, unit vectors (Eq. 18)",
-                error,
-                "construction",
-            ),
+        title: ResultTable(
+            columns, {n: {c.name: m[c.name] for c in columns} for n, m in constructions.items()}, "construction", note
         )
+        for title, columns, note in described
     }
 
 

@@ -12,7 +12,7 @@ from denserc.construction import Construction, DenseEncoder, DenseModel, save_ch
 from denserc.encoders import build_clip
 from denserc.miniature.write_world import Sizes, write_world
 from denserc.structures import ConfigurationError, DataError
-from denserc.tools.interference import DEFAULT, build_encoders, main, measure, segments_of
+from denserc.tools.interference import DEFAULT, build_encoders, main, measure
 
 MIXING = {"denserc_qk", "denserc_qq", "declip"}
 
@@ -107,28 +107,23 @@ def test_the_target_is_the_class_token_of_the_crop(miniature):
     assert math.isclose(near, float((dense - target).square().sum(-1).mean()), rel_tol=1e-4)
 
 
+def test_pooling_is_better_than_the_mean_of_its_patches_and_equal_for_one(miniature):
+    encoders, entry = encoders_over(miniature.image, "denserc_none"), scene(True)
+    values = measure(encoders, miniature.image, [entry], input_size=64)["constructions"]["denserc_none"]
+    assert values["error_pooled"] < values["error"]
+    mask = np.zeros((128, 128), dtype=bool)
+    mask[16:32, 16:32] = True  # one patch of the 64-pixel input
+    entry["segments"][0] |= {"mask": mask, "bbox": (16, 16, 32, 32)}
+    result = measure(encoders, miniature.image, [entry], input_size=64)
+    values = result["constructions"]["denserc_none"]
+    assert result["patches"] == 1 and math.isclose(values["error_pooled"], values["error"], rel_tol=1e-5)
+
+
 def test_no_region_is_an_error(miniature):
     with pytest.raises(DataError, match="half a patch"):
         measure(
             encoders_over(miniature.image, "declip"), miniature.image, [scene(None) | {"segments": []}], input_size=64
         )
-
-
-def test_instances_of_detection_records_become_segments():
-    record = {
-        "file_name": "a.jpg",
-        "height": 10,
-        "width": 20,
-        "annotations": [
-            {"bbox": [2, 3, 4, 5], "category_id": 1},
-            {"bbox": [0, 0, 10, 10], "category_id": 2, "segmentation": [[0, 0, 10, 0, 10, 10, 0, 10]]},
-        ],
-    }
-    box, polygon = segments_of(record)
-    assert box["mask"].sum() == 20 and box["mask"][3:8, 2:6].all() and box["bbox"] == (2, 3, 6, 8)
-    assert polygon["mask"].shape == (10, 20) and polygon["mask"].sum() == 100 and polygon["label"] == 2
-    with pytest.raises(DataError, match="regions are needed"):
-        segments_of({"file_name": "a.jpg"})
 
 
 def test_a_folder_with_coco_annotations_is_measured_too(root, tmp_path):
