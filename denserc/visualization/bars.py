@@ -32,7 +32,7 @@ def plot_bars(panels: Mapping[str, Panel], *, columns: int = 2) -> np.ndarray:
         raise DataError(f"There is no value to draw in the panels {list(panels)}.")
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(5.6 * columns, 3.4 * rows), dpi=110, layout="constrained")
+    figure = Figure(figsize=(6.4 * columns, 3.4 * rows), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, (title, panel) in zip(axes, panels.items(), strict=False):
@@ -59,4 +59,6 @@ def _draw(axis, title: str, panel: Panel) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(axis="y", labelsize=8)
     if len(panel) > 1:
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(
+            frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+        )  # beside the bars, never over them
