@@ -59,6 +59,5 @@ def _draw(axis, title: str, panel: Panel) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(axis="y", labelsize=8)
     if len(panel) > 1:
-        axis.legend(
-            frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0)
-        )  # beside the bars, never over them
+        # Beside the bars, never over them.
+        axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
