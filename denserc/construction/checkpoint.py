@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ..encoders import TextTower, build_architecture, load_exactly
-from ..structures import CheckpointError, FingerprintMismatchError, PixelStatistics
+from ..encoders import PositionResize, TextTower, build_architecture, load_exactly
+from ..structures import CheckpointError, FingerprintMismatchError, PixelStatistics, choose
 from .choices import Construction
 from .dense import DenseEncoder
 
@@ -53,6 +53,7 @@ class Metadata:
     patch_size: int
     text_fingerprint: str
     extra: dict
+    position_resize: str = PositionResize.BICUBIC.value  # older files do not say it
 
 
 def save_checkpoint(path: str | Path, model: DenseModel) -> None:
@@ -67,6 +68,7 @@ def save_checkpoint(path: str | Path, model: DenseModel) -> None:
         patch_size=encoder.patch_size,
         text_fingerprint=model.text.fingerprint(),
         extra=model.extra,
+        position_resize=encoder.tower.position_resize.value,
     )
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in _state(model).items()}
     tensors["logit_scale"] = torch.tensor(model.logit_scale).log()
@@ -118,6 +120,7 @@ def load_checkpoint(path: str | Path) -> DenseModel:
         logger.warning("!!! %s was made from an encoder with RANDOM WEIGHTS: its features mean nothing. !!!", path)
     clip = build_architecture(metadata.encoder)
     clip.image.pixels = PixelStatistics(metadata.pixel_mean, metadata.pixel_std)
+    clip.image.position_resize = choose(PositionResize, metadata.position_resize, f"position_resize of {path}")
     encoder = DenseEncoder(clip.image, Construction.from_dict(metadata.construction))
     tensors = load_file(path)
     scale = tensors.pop("logit_scale", torch.tensor(clip.logit_scale).log())

@@ -4,7 +4,8 @@ import logging
 
 from detectron2.config import CfgNode
 
-from ..encoders import build_clip, has_packaged_weights
+from ..encoders import PositionResize, build_clip, has_packaged_weights
+from ..structures import choose
 from .checkpoint import DenseModel, load_checkpoint
 from .choices import Construction
 from .dense import DenseEncoder
@@ -24,6 +25,9 @@ def add_encoder_config(cfg: CfgNode) -> None:
     cfg.MODEL.ENCODER.WEIGHTS = ""
     # Random weights on purpose, for the miniature too.
     cfg.MODEL.ENCODER.RANDOM_INIT = False
+    # How learned position embeddings reach other sizes than the trained one: "bicubic" (CLIPSelf, DeCLIP, F-ViT) or
+    # "bicubic_antialias" (timm). A checkpoint says its own.
+    cfg.MODEL.ENCODER.POSITION_RESIZE = "bicubic"
 
     cfg.MODEL.CONSTRUCTION = CfgNode()
     # A named construction (denserc.construction.CONSTRUCTIONS), and single choices that replace its own where they are
@@ -51,7 +55,8 @@ def build_dense_model(cfg: CfgNode) -> DenseModel:
         logger.info("Dense encoder from the DenseRC checkpoint %s", settings.CHECKPOINT)
         return load_checkpoint(settings.CHECKPOINT)
     random = settings.RANDOM_INIT or not (settings.WEIGHTS or has_packaged_weights(settings.NAME))
-    clip = build_clip(settings.NAME, settings.WEIGHTS, random_init=random)
+    resize = choose(PositionResize, settings.POSITION_RESIZE, "MODEL.ENCODER.POSITION_RESIZE")
+    clip = build_clip(settings.NAME, settings.WEIGHTS, random_init=random, position_resize=resize)
     encoder = DenseEncoder(clip.image, construction_from_config(cfg))
     origin = "RANDOM" if random else settings.WEIGHTS or "packaged"
     return DenseModel(encoder, clip.text, clip.logit_scale, {"encoder_weights": origin})

@@ -14,7 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 
 from ..construction import Construction, DenseEncoder, DenseModel, build_dense_model
-from ..encoders import build_architecture, load_exactly
+from ..encoders import PositionResize, build_architecture, load_exactly
 from ..structures import CheckpointError, FingerprintMismatchError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ def encoder_metadata(model: DenseModel) -> dict:
     return {
         "encoder": model.encoder.tower.name,
         "construction": model.encoder.construction.to_dict(),
+        "position_resize": model.encoder.tower.position_resize.value,
         "text_fingerprint": model.text.fingerprint(),
     }
 
@@ -70,6 +71,7 @@ def build_towers(cfg: CfgNode) -> tuple[DenseModel, dict]:
             cfg.MODEL.ENCODER.CHECKPOINT,
         )
     clip = build_architecture(metadata["encoder"])
+    clip.image.position_resize = PositionResize(metadata.get("position_resize", "bicubic"))  # absent from older files
     encoder = DenseEncoder(clip.image, Construction.from_dict(metadata["construction"]))
     return DenseModel(encoder, clip.text, clip.logit_scale), metadata
 

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from ..construction import DenseModel
 from ..data.proposals import ProposalLimits, read_proposals
-from ..encoders import build_clip, build_foundation_model
+from ..encoders import PositionResize, build_clip, build_foundation_model
 from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, choose
 from .crops import CropResize, CropTransform
@@ -146,7 +146,8 @@ def build_teacher(cfg: CfgNode, model: DenseModel) -> ImageTower:
             "MODEL.ENCODER.CHECKPOINT starts the student, so the teacher comes from MODEL.ENCODER.NAME and .WEIGHTS; "
             "RANDOM_INIT would make it a random one."
         )
-    return build_clip(encoder.NAME, encoder.WEIGHTS).image
+    resize = choose(PositionResize, encoder.POSITION_RESIZE, "MODEL.ENCODER.POSITION_RESIZE")
+    return build_clip(encoder.NAME, encoder.WEIGHTS, position_resize=resize).image
 
 
 def build_foundation(cfg: CfgNode) -> FoundationModel | None:

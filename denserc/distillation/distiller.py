@@ -19,10 +19,15 @@ from .losses import CoherenceReading, PooledMap, coherence_loss, pool_regions, s
 def foundation_input_size(student_size: int, student_patch: int, foundation_patch: int) -> int:
     """The foundation model's input side with as many tokens as the student's (1024 / 16 * 14 = 896)."""
     if student_size % student_patch:
-        below = student_size // student_patch * student_patch
+        tokens = student_size // student_patch
+        fits = [
+            f"{n * student_patch} (the foundation model then sees {n * foundation_patch})"
+            for n in (tokens, tokens + 1)
+            if n
+        ]
         raise ConfigurationError(
             f"The student's input of {student_size} is not a multiple of its patch size {student_patch}; "
-            f"the nearest that fit are {below} and {below + student_patch}."
+            f"the nearest that fit are {' and '.join(fits)}."
         )
     return student_size // student_patch * foundation_patch
 

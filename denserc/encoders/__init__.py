@@ -2,13 +2,16 @@
 
 from .build import build_architecture, build_clip, has_packaged_weights, wrap_open_clip
 from .contract import Clip, FoundationModel, ImageTower, TextTower, TokenStream, attention, merge_heads
-from .foundation import build_foundation_model
-from .weights import load_exactly, read_weights, to_open_clip_keys
+from .foundation import build_foundation_model, register_foundation_model
+from .key_formats import to_open_clip_keys
+from .position import PositionResize
+from .weights import load_exactly, read_weights
 
 __all__ = [
     "Clip",
     "FoundationModel",
     "ImageTower",
+    "PositionResize",
     "TextTower",
     "TokenStream",
     "attention",
@@ -19,6 +22,7 @@ __all__ = [
     "load_exactly",
     "merge_heads",
     "read_weights",
+    "register_foundation_model",
     "to_open_clip_keys",
     "wrap_open_clip",
 ]

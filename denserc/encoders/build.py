@@ -2,8 +2,10 @@
 
 import logging
 import os
+from importlib.util import find_spec
 
 import open_clip
+from open_clip.coca_model import CoCa
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer as ClipVit
 from timm.models.eva import Eva
@@ -14,26 +16,42 @@ from ..structures import ConfigurationError, PixelStatistics
 from .clip_vit import ClipVitTower
 from .contract import Clip, ImageTower
 from .eva import EvaTower
+from .key_formats import require_both_towers, to_open_clip_keys
 from .miniature import MINIATURE, MINIATURE_WEIGHTS, miniature_tokenizer
+from .position import PositionResize
 from .siglip_vit import SiglipTower
 from .text import OpenClipText
-from .weights import load_exactly, read_weights, to_open_clip_keys
+from .tokenizers import PackagedTokenizer, open_clip_tokenizer
+from .weights import load_exactly, read_weights
 
 logger = logging.getLogger(__name__)
 
+_EXAMPLES = (
+    f"EVA-02 (EVA02-B-16, EVA02-L-14-336, {MINIATURE}), CLIP's ViT (ViT-B-16-quickgelu, ViT-L-14-quickgelu) and "
+    "SigLIP (ViT-B-16-SigLIP, ViT-B-16-SigLIP2)"
+)
 
-def build_clip(name: str, weights: str = "", *, random_init: bool = False) -> Clip:
+
+def build_clip(
+    name: str,
+    weights: str = "",
+    *,
+    random_init: bool = False,
+    position_resize: PositionResize = PositionResize.BICUBIC,
+) -> Clip:
     """A CLIP by open_clip's model name.
 
     Args:
         name: e.g. "EVA02-B-16", "EVA02-L-14-336", or "DenseRC-Miniature".
         weights: one of open_clip's pretrained tags (downloaded and cached by open_clip, offline
-            settings honoured), or a file: open_clip's keys or EVA-CLIP's original ones. Empty
-            means the packaged weights for the miniature, and nothing for all others.
+            settings honoured), or a file in any `KeyFormat`. Empty means the packaged weights for
+            the miniature, and nothing for all others.
         random_init: leave the towers untrained on purpose; said loudly.
+        position_resize: how learned position embeddings reach sizes other than the native one.
 
     Raises:
         ConfigurationError: an unknown name or tag, a tower that DenseRC cannot open, or no weights.
+        CheckpointError: a file that is unreadable, of an unknown format, or without one of the towers.
         WeightsMismatchError: weights of another architecture.
     """
     _require_known(name)
@@ -62,10 +80,14 @@ def build_clip(name: str, weights: str = "", *, random_init: bool = False) -> Cl
         )
     model = _create(name, tag)
     if from_file:
-        load_exactly(model, to_open_clip_keys(read_weights(weights)), weights)
+        state = to_open_clip_keys(read_weights(weights), weights)
+        require_both_towers(state, weights)
+        load_exactly(model, state, weights)
     if random_init:
         logger.warning("!!! %s has RANDOM WEIGHTS, as no others were given: its features mean nothing. !!!", name)
-    return wrap_open_clip(name, model)
+    clip = wrap_open_clip(name, model)
+    clip.image.position_resize = position_resize
+    return clip
 
 
 def has_packaged_weights(name: str) -> bool:
@@ -81,10 +103,15 @@ def build_architecture(name: str) -> Clip:
 
 def wrap_open_clip(name: str, model: nn.Module) -> Clip:
     """An open_clip CustomTextCLIP behind DenseRC's contract; its modules are used as they are."""
+    if isinstance(model, CoCa):
+        raise ConfigurationError(
+            f"{name} is a CoCa: a captioner beside the two towers, whose text tower returns more than an embedding. "
+            f"DenseRC opens models of two towers alone, such as {_EXAMPLES}."
+        )
     config = open_clip.get_model_config(name)
     preprocess = open_clip.get_model_preprocess_cfg(model)
     pixels = PixelStatistics(preprocess["mean"], preprocess["std"])
-    tokenizer = miniature_tokenizer() if name == MINIATURE else open_clip.get_tokenizer(name)
+    tokenizer = PackagedTokenizer(miniature_tokenizer()) if name == MINIATURE else open_clip_tokenizer(name)
     text = OpenClipText(name=name, text=model.text, tokenizer=tokenizer, embed_dim=config["embed_dim"])
     scale = float(model.logit_scale.detach().exp())
     return Clip(image=_wrap_image(name, model.visual, pixels), text=text, logit_scale=scale)
@@ -101,6 +128,10 @@ def _has_quick_gelu(name: str) -> bool:
 
 def _create(name: str, tag: str | None) -> nn.Module:
     """open_clip's model, always with a text tower of its own, so that all models have one key layout."""
+    if open_clip.get_model_config(name)["text_cfg"].get("hf_model_name") and not find_spec("transformers"):
+        raise ConfigurationError(
+            f"The text tower of {name} comes from the package transformers: pip install 'denserc[siglip]'."
+        )
     root = logging.getLogger()  # open_clip warns there of random weights, which we fill or announce ourselves
     level = root.level
     root.setLevel(logging.ERROR)
@@ -116,7 +147,5 @@ def _wrap_image(name: str, visual: nn.Module, pixels: PixelStatistics) -> ImageT
         if isinstance(inside, kind):
             return tower(name=name, visual=visual, pixels=pixels)
     raise ConfigurationError(
-        f"{name} has an image tower of type {type(inside).__name__}, which DenseRC cannot open. It opens EVA-02 "
-        f"(EVA02-B-16, EVA02-L-14-336, {MINIATURE}), CLIP's ViT (ViT-B-16-quickgelu, ViT-L-14-quickgelu) and SigLIP "
-        f"(ViT-B-16-SigLIP, ViT-B-16-SigLIP2)."
+        f"{name} has an image tower of type {type(inside).__name__}, which DenseRC cannot open. It opens {_EXAMPLES}."
     )

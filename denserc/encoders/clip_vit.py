@@ -35,7 +35,7 @@ class ClipVitTower(ImageTower):
         visual = self.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2)  # (B, N, D)
         x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-        positions = resize_position_embedding(visual.positional_embedding[None], grid, prefix=1)
+        positions = resize_position_embedding(visual.positional_embedding[None], grid, 1, self.position_resize)
         return TokenStream(visual.ln_pre(x + positions.to(x.dtype)), grid, prefix=1)
 
     def values(self, index: int, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

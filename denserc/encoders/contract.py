@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..structures import DataError, PixelStatistics
+from .position import PositionResize
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class ImageTower(nn.Module, ABC):
     num_heads: int  # A
     embed_dim: int  # E
     pixels: PixelStatistics
+    position_resize: PositionResize = PositionResize.BICUBIC  # at sizes other than the native one
 
     @abstractmethod
     def embed(self, images: torch.Tensor) -> TokenStream:
@@ -200,6 +202,16 @@ class FoundationModel(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) normalised with `pixels` -> (B, C, h, w) patch features, not normalised."""
+
+
+def require_multiple(model: FoundationModel, images: torch.Tensor) -> None:
+    """DataError where a foundation model's patch size does not divide an input (B, 3, H, W)."""
+    height, width = images.shape[-2:]
+    if height % model.patch_size or width % model.patch_size:
+        raise DataError(
+            f"{model.name} wants a height and width that its patch size {model.patch_size} divides; "
+            f"got ({height}, {width})."
+        )
 
 
 @dataclass

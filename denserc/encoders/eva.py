@@ -41,7 +41,9 @@ class EvaTower(ImageTower):
         trunk = self._trunk
         x = trunk.patch_embed.proj(images).flatten(2).transpose(1, 2)  # (B, N, D)
         x = torch.cat([trunk.cls_token.expand(len(x), -1, -1), trunk.patch_embed.norm(x)], dim=1)
-        x = trunk.norm_pre(x + resize_position_embedding(trunk.pos_embed, grid, prefix=1))  # (B, 1 + N, D)
+        x = trunk.norm_pre(
+            x + resize_position_embedding(trunk.pos_embed, grid, 1, self.position_resize)
+        )  # (B, 1 + N, D)
         table = rotary_table(grid, self.width // self.num_heads, trunk.rope.ref_feat_shape, trunk.rope.temperature)
         return TokenStream(x, grid, prefix=1, rope=table.to(x))
 

@@ -1,67 +1,23 @@
-"""Frozen vision foundation models for L_coherence, and a training-free stand-in for machines without one."""
+"""Frozen vision foundation models for L_coherence: by name, registered ones too, and a training-free stand-in."""
 
 import logging
-import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import timm
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from ..structures import IMAGENET_PIXELS, ConfigurationError, DataError, PixelStatistics
-from .contract import FoundationModel
-from .weights import load_exactly, read_weights
+from ..structures import ConfigurationError, PixelStatistics
+from .contract import FoundationModel, require_multiple
+from .foundation_timm import TIMM_MODELS, build_timm
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _TimmChoice:
-    """A foundation model as timm knows it.
-
-    Args:
-        timm_name: timm's architecture name.
-        tag: timm's pretrained tag.
-        layer: which block's output, from the end. DINOv3's last is over-smoothed, so the paper
-            takes its penultimate one (supplement, section 9).
-    """
-
-    timm_name: str
-    tag: str
-    layer: int = -1
-
-
-TIMM_MODELS = {
-    "dinov2_vits14": _TimmChoice("vit_small_patch14_dinov2", "lvd142m"),
-    "dinov2_vitb14": _TimmChoice("vit_base_patch14_dinov2", "lvd142m"),
-    "dinov2_vitl14": _TimmChoice("vit_large_patch14_dinov2", "lvd142m"),
-    "dinov3_vits16": _TimmChoice("vit_small_patch16_dinov3", "lvd1689m", layer=-2),
-    "dinov3_vitb16": _TimmChoice("vit_base_patch16_dinov3", "lvd1689m", layer=-2),
-    "dinov3_vitl16": _TimmChoice("vit_large_patch16_dinov3", "lvd1689m", layer=-2),
-}
+# A builder takes the name and the weights as given (a path or a word of its own; "" = random weights).
+FoundationBuilder = Callable[[str, str], FoundationModel]
+_BUILDERS: dict[str, FoundationBuilder] = dict.fromkeys(TIMM_MODELS, build_timm)
 _COLOUR_TEXTURE = re.compile(r"^colour_texture_p(\d+)$")
-
-
-class TimmFoundationModel(FoundationModel):
-    """A timm ViT whose normalised patch tokens of one block are the features."""
-
-    def __init__(self, *, name: str, model: nn.Module, layer: int, pixels: PixelStatistics):
-        super().__init__()
-        self.name = name
-        self.model = model
-        self.layer = layer
-        self.pixels = pixels
-        self.patch_size = model.patch_embed.patch_size[0]
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        _require_multiple(self, images)
-        index = len(self.model.blocks) + self.layer
-        (features,) = self.model.forward_intermediates(
-            images, indices=[index], norm=True, intermediates_only=True, output_fmt="NCHW"
-        )
-        return features  # (B, C, h, w)
 
 
 class ColourTexture(FoundationModel):
@@ -89,7 +45,7 @@ class ColourTexture(FoundationModel):
         self.register_buffer("sobel", torch.stack([sobel, sobel.T])[:, None], persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        _require_multiple(self, images)
+        require_multiple(self, images)
         mean = F.avg_pool2d(images, self.patch_size)  # (B, 3, h, w)
         deviation = (F.avg_pool2d(images**2, self.patch_size) - mean**2).clamp_min(0).sqrt()
         grey = F.pad(images.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
@@ -104,46 +60,54 @@ class ColourTexture(FoundationModel):
         return features  # (B, 6 + orientations, h, w)
 
 
+def register_foundation_model(name: str, builder: FoundationBuilder) -> None:
+    """Make a foundation model of your own known as DISTILL.FOUNDATION.NAME.
+
+    Call it before the configuration is used, in every process (see docs/ENCODERS.md).
+
+    Args:
+        name: not taken yet.
+        builder: (name, weights) -> `FoundationModel`; the weights are what the configuration says, "" for random
+            ones. It is frozen and set to evaluation mode by the caller.
+
+    Raises:
+        ConfigurationError: the name is taken.
+    """
+    if name in _BUILDERS or _COLOUR_TEXTURE.match(name):
+        raise ConfigurationError(f"The foundation model {name!r} exists already; choose another name.")
+    _BUILDERS[name] = builder
+
+
 def build_foundation_model(name: str, weights: str = "", *, random_init: bool = False) -> FoundationModel:
     """A frozen foundation model by name.
 
     Args:
-        name: one of `TIMM_MODELS`, or "colour_texture_p<patch size>" for the training-free stand-in.
-        weights: a file in timm's keys, or "timm" for timm's own download and cache.
+        name: one of `TIMM_MODELS`, a registered one, or "colour_texture_p<patch size>" for the training-free stand-in.
+        weights: a file, or "timm" for timm's own download and cache.
         random_init: leave it untrained on purpose; said loudly.
 
     Raises:
-        ConfigurationError: an unknown name, or no weights.
+        ConfigurationError: an unknown name, no weights, or a builder that gives no foundation model.
+        CheckpointError, WeightsMismatchError: a file that is unreadable or of another model.
     """
     stand_in = _COLOUR_TEXTURE.match(name)
     if stand_in:
         return ColourTexture(patch_size=int(stand_in[1])).eval()
-    if name not in TIMM_MODELS:
+    if name not in _BUILDERS:
         raise ConfigurationError(
-            f"Unknown foundation model {name!r}. Known: {', '.join(TIMM_MODELS)}, and "
-            f"colour_texture_p<patch size> (training-free stand-in)."
+            f"Unknown foundation model {name!r}. Known: {', '.join(_BUILDERS)}, and "
+            f"colour_texture_p<patch size> (training-free stand-in). Others: register_foundation_model."
         )
     if bool(weights) == random_init:
         raise ConfigurationError(
             f"{name} needs either weights (a file, or 'timm' for timm's own download) or random_init; "
             f"got weights={weights!r}, random_init={random_init}."
         )
-    choice = TIMM_MODELS[name]
-    download = weights == "timm" and not os.path.exists(weights)
-    timm_name = f"{choice.timm_name}.{choice.tag}" if download else choice.timm_name
-    model = timm.create_model(timm_name, pretrained=download, num_classes=0, dynamic_img_size=True)
-    if weights and not download:
-        load_exactly(model, read_weights(weights), weights)
+    model = _BUILDERS[name](name, weights)
+    if not isinstance(model, FoundationModel):
+        raise ConfigurationError(
+            f"The builder registered as {name!r} gave a {type(model).__name__}, not a FoundationModel."
+        )
     if random_init:
         logger.warning("!!! %s has RANDOM WEIGHTS, as no others were given: its correlations mean nothing. !!!", name)
-    wrapped = TimmFoundationModel(name=name, model=model, layer=choice.layer, pixels=IMAGENET_PIXELS)
-    return wrapped.eval().requires_grad_(False)
-
-
-def _require_multiple(model: FoundationModel, images: torch.Tensor) -> None:
-    height, width = images.shape[-2:]
-    if height % model.patch_size or width % model.patch_size:
-        raise DataError(
-            f"{model.name} wants a height and width that its patch size {model.patch_size} divides; "
-            f"got ({height}, {width})."
-        )
+    return model.eval().requires_grad_(False)

@@ -1,20 +1,32 @@
 """Position embeddings at sizes other than the trained one."""
 
+from enum import Enum
+
 import torch
 from timm.layers import build_rotary_pos_embed
 from torch.nn import functional as F
 
 
-def resize_position_embedding(embedding: torch.Tensor, grid: tuple[int, int], prefix: int) -> torch.Tensor:
-    """A learned absolute position embedding on another grid, the originals' way.
+class PositionResize(Enum):
+    """How learned position embeddings reach another grid; bicubic, align_corners=False, both."""
 
-    Bicubic, align_corners=False, no antialiasing, as CLIPSelf, DeCLIP and F-ViT do it. timm resizes
-    with antialiasing, which changes EVA-02's features by about 3% at twice the training size.
+    BICUBIC = "bicubic"  # the originals' way: CLIPSelf, DeCLIP, F-ViT
+    BICUBIC_ANTIALIAS = "bicubic_antialias"  # timm's way; at twice EVA-02's training size features change by about 3%
+
+
+def resize_position_embedding(
+    embedding: torch.Tensor,
+    grid: tuple[int, int],
+    prefix: int,
+    resize: PositionResize = PositionResize.BICUBIC,
+) -> torch.Tensor:
+    """A learned absolute position embedding on another grid.
 
     Args:
         embedding: (1, prefix + n * n, D), the trained embedding of a square grid.
         grid: (h, w) wanted.
         prefix: leading rows that belong to no patch and stay as they are.
+        resize: how.
 
     Returns:
         (1, prefix + h * w, D)
@@ -26,7 +38,8 @@ def resize_position_embedding(embedding: torch.Tensor, grid: tuple[int, int], pr
     if (side, side) == tuple(grid):
         return embedding
     square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2).float()  # (1, D, side, side)
-    resized = F.interpolate(square, size=tuple(grid), mode="bicubic", align_corners=False)
+    antialias = resize is PositionResize.BICUBIC_ANTIALIAS
+    resized = F.interpolate(square, size=tuple(grid), mode="bicubic", align_corners=False, antialias=antialias)
     return torch.cat([head, resized.flatten(2).transpose(1, 2).to(embedding.dtype)], dim=1)
 
 

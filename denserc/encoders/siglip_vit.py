@@ -27,7 +27,8 @@ class SiglipTower(ImageTower):
         self.name = name
         self.pixels = pixels
         self.patch_size = trunk.patch_embed.patch_size[0]
-        self.native_size = trunk.patch_embed.img_size[0]
+        # ViT-SO400M-14-SigLIP-384 has 27 x 27 patches and leaves the last 6 pixels of 384 unread: 378.
+        self.native_size = trunk.patch_embed.grid_size[0] * self.patch_size
         self.width = trunk.embed_dim
         self.depth = len(trunk.blocks)
         self.num_heads = trunk.blocks[0].attn.num_heads
@@ -41,7 +42,7 @@ class SiglipTower(ImageTower):
         grid = self.grid_of(images)
         trunk = self._trunk
         x = trunk.patch_embed.norm(trunk.patch_embed.proj(images).flatten(2).transpose(1, 2))  # (B, N, D)
-        positions = resize_position_embedding(trunk.pos_embed, grid, prefix=0)
+        positions = resize_position_embedding(trunk.pos_embed, grid, 0, self.position_resize)
         return TokenStream(trunk.norm_pre(x + positions.to(x.dtype)), grid, prefix=0)
 
     def values(self, index: int, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,12 +1,12 @@
 """open_clip's text tower with its tokenizer."""
 
 import hashlib
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from .contract import TextTower
+from .tokenizers import Tokenizer
 
 
 class OpenClipText(TextTower):
@@ -19,7 +19,7 @@ class OpenClipText(TextTower):
         embed_dim: E.
     """
 
-    def __init__(self, *, name: str, text: nn.Module, tokenizer: Callable[[list[str]], torch.Tensor], embed_dim: int):
+    def __init__(self, *, name: str, text: nn.Module, tokenizer: Tokenizer, embed_dim: int):
         super().__init__()
         self.name = name
         self.text = text.requires_grad_(False)
@@ -37,7 +37,7 @@ class OpenClipText(TextTower):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.name.encode())
-        digest.update(self._tokenizer(["a fingerprint of every word: 0 1 2, cat/dog_bird"]).numpy().tobytes())
+        digest.update(self._tokenizer.identity())
         for key, tensor in sorted(self.text.state_dict().items()):
             digest.update(key.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

@@ -12,7 +12,14 @@ from denserc.construction import (
     read_metadata,
     save_checkpoint,
 )
-from denserc.structures import CheckpointError, FingerprintMismatchError, PixelStatistics, WeightsMismatchError
+from denserc.encoders import PositionResize
+from denserc.structures import (
+    CheckpointError,
+    ConfigurationError,
+    FingerprintMismatchError,
+    PixelStatistics,
+    WeightsMismatchError,
+)
 
 
 @pytest.fixture()
@@ -77,9 +84,26 @@ def test_damaged_or_foreign_files_are_refused(tmp_path, model):
     with pytest.raises(WeightsMismatchError, match="gates.projections.0.weight"):
         load_checkpoint(path)
     save_checkpoint(path, model)
+    _rewrite(path, change_metadata=lambda m: m | {"position_resize": "nearest"})
+    with pytest.raises(ConfigurationError, match="bicubic_antialias"):
+        load_checkpoint(path)
+    save_checkpoint(path, model)
     _rewrite(path, change_metadata=lambda m: m | {"text_fingerprint": "another"})
     with pytest.raises(FingerprintMismatchError, match="another"):
         load_checkpoint(path)
+
+
+@torch.no_grad()
+def test_the_resize_of_position_embeddings_travels_and_older_files_have_the_originals(tmp_path, model):
+    model.encoder.tower.position_resize = PositionResize.BICUBIC_ANTIALIAS
+    path, images = tmp_path / "m.safetensors", torch.randn(1, 3, 32, 32)
+    save_checkpoint(path, model)
+    other = load_checkpoint(path).encoder.eval()(images)
+    assert torch.equal(other, model.encoder(images))
+    _rewrite(path, change_metadata=lambda m: {k: v for k, v in m.items() if k != "position_resize"})
+    older = load_checkpoint(path).encoder
+    assert older.tower.position_resize is PositionResize.BICUBIC
+    assert not torch.equal(older.eval()(images), other)
 
 
 def test_open_clip_itself_can_load_the_tensors(tmp_path, model):

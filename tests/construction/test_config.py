@@ -2,6 +2,7 @@ import pytest
 
 from denserc.config import get_denserc_config
 from denserc.construction import Construction, build_dense_model, construction_from_config
+from denserc.encoders import PositionResize
 from denserc.structures import ConfigurationError
 
 
@@ -30,6 +31,14 @@ def test_a_named_construction_with_single_choices_replaced_on_the_command_line()
     expected = Construction.named("denserc", num_blocks=2, projection="last", shared_gate=False)
     assert construction == expected
     assert construction_from_config(configured("MODEL.CONSTRUCTION.NAME", "clipself")) == Construction.named("clipself")
+
+
+def test_the_resize_of_position_embeddings_is_chosen_by_name():
+    chosen = build_dense_model(configured("MODEL.ENCODER.POSITION_RESIZE", "bicubic_antialias"))
+    assert chosen.encoder.tower.position_resize is PositionResize.BICUBIC_ANTIALIAS
+    assert build_dense_model(configured()).encoder.tower.position_resize is PositionResize.BICUBIC
+    with pytest.raises(ConfigurationError, match="MODEL.ENCODER.POSITION_RESIZE is 'bilinear'"):
+        build_dense_model(configured("MODEL.ENCODER.POSITION_RESIZE", "bilinear"))
 
 
 def test_misspelt_keys_and_values_are_refused():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from denserc.encoders.position import resize_position_embedding, rotary_table
+from denserc.encoders.position import PositionResize, resize_position_embedding, rotary_table
 
 
 def test_the_trained_size_is_left_alone():
@@ -26,6 +26,16 @@ def test_antialiasing_would_be_noticed(recorded):
     wrong = F.interpolate(square, size=(5, 5), mode="bicubic", antialias=True).flatten(2).transpose(1, 2)
     given = resize_position_embedding(trained, (5, 5), prefix=1)[:, 1:]
     assert (given - wrong).abs().max() > 1e-2
+
+
+def test_timms_way_is_timms():
+    from timm.layers import resample_abs_pos_embed
+
+    trained = torch.randn(1, 1 + 64, 8)
+    for grid in ((5, 5), (16, 12)):
+        given = resize_position_embedding(trained, grid, 1, PositionResize.BICUBIC_ANTIALIAS)
+        expected = resample_abs_pos_embed(trained, list(grid), num_prefix_tokens=1)
+        torch.testing.assert_close(given, expected, atol=1e-6, rtol=0)
 
 
 def test_a_grid_that_is_not_square_is_refused():
