@@ -37,7 +37,8 @@ def resize_position_embedding(
         raise ValueError(f"expected a square grid of trained positions, got {patches.shape[1]}")
     if (side, side) == tuple(grid):
         return embedding
-    square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2).float()  # (1, D, side, side)
+    square = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
+    square = square.to(torch.promote_types(square.dtype, torch.float32))
     antialias = resize is PositionResize.BICUBIC_ANTIALIAS
     resized = F.interpolate(square, size=tuple(grid), mode="bicubic", align_corners=False, antialias=antialias)
     return torch.cat([head, resized.flatten(2).transpose(1, 2).to(embedding.dtype)], dim=1)
