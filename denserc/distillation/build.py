@@ -19,6 +19,7 @@ from .crops import CropResize, CropTransform
 from .data import DistillationDataset, UnreadableMonitor, build_loader
 from .distiller import Distiller, foundation_input_size
 from .losses import CoherenceReading, PooledMap
+from .memory import TargetMemory
 from .optim import (
     ExportedWeights,
     RateScaling,
@@ -46,7 +47,13 @@ class RegionChoice(Enum):
 
 
 def build_trainer(
-    cfg: CfgNode, model: DenseModel, *, device: torch.device, seed: int, images_drawn: int = 0
+    cfg: CfgNode,
+    model: DenseModel,
+    *,
+    device: torch.device,
+    seed: int,
+    images_drawn: int = 0,
+    memory: TargetMemory | None = None,
 ) -> DistillationTrainer:
     """All parts of a training from the configuration; `model.encoder` is the student and moves to the device."""
     settings, world = cfg.DISTILL, comm.get_world_size()
@@ -72,6 +79,7 @@ def build_trainer(
         mask_padding=settings.COHERENCE.MASK_PADDING,
         teacher_final_mlp=settings.TEACHER.FINAL_MLP,
         autocast=autocast,
+        memory=memory,
     ).to(device)
     dataset = build_dataset(cfg, teacher, foundation, seed=seed)
     loader = build_loader(

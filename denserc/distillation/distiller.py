@@ -4,6 +4,7 @@ Shape letters: B images, S the student's input side, N = h * w patch tokens, E t
 space, C the foundation model's width, K regions of one image, R regions of the batch.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -14,6 +15,8 @@ from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, PixelStatistics
 from .batch import DistillationBatch
 from .losses import CoherenceReading, PooledMap, coherence_loss, pool_regions, semantics_loss
+from .memory import TargetMemory
+from .state import weights_digest
 
 
 def foundation_input_size(student_size: int, student_patch: int, foundation_patch: int) -> int:
@@ -46,6 +49,7 @@ class Distiller(nn.Module):
         mask_padding: whether L_coherence ignores the tokens of the padding.
         teacher_final_mlp: whether the teacher's class token passes the MLP of its last block (Table 13).
         autocast: dtype of the towers' arithmetic (bfloat16, float16); None = as they are. Losses are float32.
+        memory: of what the frozen models said, shared by several trainings; None = ask them each time.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Distiller(nn.Module):
         mask_padding: bool = False,
         teacher_final_mlp: bool = True,
         autocast: torch.dtype | None = None,
+        memory: TargetMemory | None = None,
     ):
         super().__init__()
         if semantics_weight <= 0 and (coherence_weight <= 0 or foundation is None):
@@ -84,6 +89,13 @@ class Distiller(nn.Module):
         self.mask_padding = mask_padding
         self.teacher_final_mlp = teacher_final_mlp
         self.autocast_dtype = autocast
+        self._memory = memory
+        frozen = {"teacher": self.teacher, "foundation": self.foundation} if memory is not None else {}
+        self._identities = {
+            name: f"{weights_digest(model)} {model.pixels} {autocast} {teacher_final_mlp}"
+            for name, model in frozen.items()
+            if model is not None
+        }
         self.train()
 
     def train(self, mode: bool = True) -> "Distiller":
@@ -128,14 +140,25 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def teach(self, crops: torch.Tensor) -> torch.Tensor:
         """(R, 3, T, T) uint8 crops -> (R, E) float32, the teacher's image embeddings."""
-        with self._autocast(crops.device):
-            return self.teacher.encode_image(normalized(crops, self.teacher.pixels), self.teacher_final_mlp).float()
+
+        def compute() -> torch.Tensor:
+            with self._autocast(crops.device):
+                return self.teacher.encode_image(normalized(crops, self.teacher.pixels), self.teacher_final_mlp).float()
+
+        return self._recall("teacher", crops, compute)
 
     @torch.no_grad()
     def observe(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8 -> (B, C, h, w) float32, the foundation model's patch features."""
-        with self._autocast(images.device):
-            return self.foundation(normalized(images, self.foundation.pixels)).float()
+
+        def compute() -> torch.Tensor:
+            with self._autocast(images.device):
+                return self.foundation(normalized(images, self.foundation.pixels)).float()
+
+        return self._recall("foundation", images, compute)
+
+    def _recall(self, model: str, images: torch.Tensor, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        return compute() if self._memory is None else self._memory.recall(self._identities[model], images, compute)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager:
         return torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)

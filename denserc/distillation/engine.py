@@ -21,6 +21,7 @@ from ..structures import CheckpointError, ConfigurationError
 from ..training import ProgressBar, resolve_device
 from .build import build_trainer
 from .export import PRODUCT_NAME, export
+from .memory import TargetMemory
 from .state import latest_state, read_state
 from .trainer import StateWriter
 
@@ -30,7 +31,12 @@ Evaluator = Callable[[CfgNode, DenseModel], dict]
 
 
 def run(
-    cfg: CfgNode, *, resume: bool = False, eval_only: bool = False, evaluator_factory: Evaluator | None = None
+    cfg: CfgNode,
+    *,
+    resume: bool = False,
+    eval_only: bool = False,
+    evaluator_factory: Evaluator | None = None,
+    memory: TargetMemory | None = None,
 ) -> dict:
     """Distils an encoder and writes OUTPUT_DIR/denserc.safetensors.
 
@@ -40,6 +46,7 @@ def run(
             evaluate OUTPUT_DIR's product.
         eval_only: train nothing; evaluate MODEL.ENCODER as it is.
         evaluator_factory: (cfg, model) -> {task: {metric: score}}, called with the model in evaluation mode.
+        memory: of the frozen models' features, to be shared by trainings that see the same draws.
 
     Returns:
         The evaluator's results; after training also {"distillation": the last losses}.
@@ -68,7 +75,12 @@ def run(
 
     model = build_dense_model(cfg)
     trainer = build_trainer(
-        cfg, model, device=device, seed=seed, images_drawn=content["images_drawn"] if content else 0
+        cfg,
+        model,
+        device=device,
+        seed=seed,
+        images_drawn=content["images_drawn"] if content else 0,
+        memory=memory,
     )
     start = trainer.load(content) if content else 0
     if content:

@@ -1,7 +1,8 @@
-"""What both kinds of training share: their device, what processes decide together, and the progress bar."""
+"""What both kinds of training share: device, progress bar, what processes decide together, results kept on disk."""
 
 from .device import resolve_device
+from .kept import kept
 from .processes import any_process
 from .progress import ProgressBar
 
-__all__ = ["ProgressBar", "any_process", "resolve_device"]
+__all__ = ["ProgressBar", "any_process", "kept", "resolve_device"]

@@ -1,9 +1,6 @@
 """The stages of the demo. Each runs a project's engine with a miniature config and keeps its result on disk."""
 
 import hashlib
-import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from ...distillation import engine as distillation
 from ...distillation.export import PRODUCT_NAME
 from ...evaluation import build_evaluator, evaluate_dense_model
 from ...structures import DataError
-from ...visualization import write_results
+from ...training import kept
 from ..train_clip import Recipe, train_clip
 from ..write_world import Sizes, write_world
 
@@ -84,7 +81,7 @@ class Places:
 def prepare_world(places: Places, *, seed: int = 0, sizes: Sizes | None = None) -> None:
     """Write the data sets unless they are there, and register them."""
     sizes = sizes or Sizes()
-    _kept(
+    kept(
         places.world / "world.json", f"{seed} {sizes}", lambda: write_world(places.world, seed=seed, sizes=sizes) or {}
     )
     register_miniature(places.world)
@@ -92,7 +89,7 @@ def prepare_world(places: Places, *, seed: int = 0, sizes: Sizes | None = None) 
 
 def train_miniature_clip(folder: Path, recipe: Recipe) -> Path:
     """Train the miniature CLIP anew; returns its weights."""
-    _kept(folder / "clip.json", str(recipe), lambda: train_clip(folder, recipe))
+    kept(folder / "clip.json", str(recipe), lambda: train_clip(folder, recipe))
     return folder / "miniature_clip.safetensors"
 
 
@@ -117,7 +114,7 @@ def make_encoder(places: Places, contender: Contender, seed: int, overrides: lis
             results = distillation.run(plain, eval_only=True, evaluator_factory=evaluate_dense_model)
         return {"regions": results["region_classification"]}
 
-    return _kept(folder / "result.json", f"{contender.construction} {cfg.dump()} {_digest(places.weights)}", compute)
+    return kept(folder / "result.json", f"{contender.construction} {cfg.dump()} {_digest(places.weights)}", compute)
 
 
 def make_detector(places: Places, contender: Contender, seed: int, overrides: list | None = None) -> dict:
@@ -135,7 +132,7 @@ def make_detector(places: Places, contender: Contender, seed: int, overrides: li
         results = detection.run(cfg, evaluator_factory=build_evaluator)
         return {"detection": results[VAL]["ov_coco"], "transfer": results[TRANSFER]["ov_coco"]}
 
-    return _kept(folder / "result.json", f"{cfg.dump()} {_digest(encoder)}", compute)
+    return kept(folder / "result.json", f"{cfg.dump()} {_digest(encoder)}", compute)
 
 
 def _config(places: Places, name: str, folder: Path, seed: int, *overrides: list | None) -> CfgNode:
@@ -151,20 +148,6 @@ def _config(places: Places, name: str, folder: Path, seed: int, *overrides: list
         cfg.merge_from_list(more or [])
     cfg.freeze()
     return cfg
-
-
-def _kept(file: Path, settings: str, compute: Callable[[], dict]) -> dict:
-    """The result in `file` if it was made with the same settings, else a new one, written there with its duration."""
-    key = hashlib.sha256(settings.encode()).hexdigest()
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept.get("key") == key:
-            return kept["result"]
-    start = time.monotonic()
-    result = compute()
-    result = {**result, "seconds": round(time.monotonic() - start, 1)}
-    write_results(file, {"key": key, "result": result})
-    return result
 
 
 def _digest(path: str | Path) -> str:
