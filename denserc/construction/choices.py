@@ -20,7 +20,30 @@ class ValueModule(Enum):
     NONE = "none"
     QK_ATTENTION = "qk_attention"  # the block's own attention: rotary, scaled
     QQ_ATTENTION = "qq_attention"  # queries with queries, neither rotary nor scaled: DeCLIP
+    KK_ATTENTION = "kk_attention"  # the same with keys, and with values: DeCLIP's other modes
+    VV_ATTENTION = "vv_attention"
+    CSA_ATTENTION = "csa_attention"  # the sum of the q-q and the k-k attention (rows add up to 2)
+    QKV_ATTENTION = "qkv_attention"  # softmax of the mean of the q-q, k-k and v-v products
     HSG = "hsg"  # Head Selection Gating: no mixing over space
+
+    @property
+    def self_correlated(self) -> str:
+        """Which of q, k and v an attention correlates with themselves; "" for the modules that do not."""
+        return _SELF_CORRELATED.get(self.value, "")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a patch sees the values of others."""
+        return self is ValueModule.QK_ATTENTION or bool(self.self_correlated)
+
+
+_SELF_CORRELATED = {
+    "qq_attention": "q",
+    "kk_attention": "k",
+    "vv_attention": "v",
+    "csa_attention": "qk",
+    "qkv_attention": "qkv",
+}
 
 
 class Projection(Enum):
@@ -114,5 +137,9 @@ CONSTRUCTIONS = {
         values=ValueSource.LAST_BLOCK_RESIDUAL, num_blocks=1, module=ValueModule.NONE, final_mlp=True
     ),
     "declip": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.QQ_ATTENTION),
+    "declip_kk": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.KK_ATTENTION),
+    "declip_vv": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.VV_ATTENTION),
+    "declip_csa": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.CSA_ATTENTION),
+    "declip_all": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.QKV_ATTENTION),
     "last_block_values": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.NONE),
 }

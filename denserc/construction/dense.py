@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ..encoders import ImageTower, TokenStream, attention, merge_heads
@@ -86,6 +87,34 @@ class DenseEncoder(nn.Module):
         Returns:
             (B, E, h, w) dense features, or None; and one (B, D, h, w) map per index of `blocks`.
         """
+        features, maps, _ = self._run(images, blocks, dense)
+        return features, maps
+
+    def forward_with_context(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The dense features, and what the last block correlates with itself: DeCLIP's context features.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+
+        Returns:
+            (B, E, h, w) dense features, and context (B, G, N, C): with one part (q, k or v) G = 1 and C = D, the heads
+            side by side; with several G = A, a head for itself, its parts as unit vectors side by side, so that
+            correlations of the joined are the mean of the parts' correlations. Not normalised.
+
+        Raises:
+            ConfigurationError: the construction has no attention of q, k or v with themselves.
+        """
+        if not self.construction.module.self_correlated:
+            names = [module.value for module in ValueModule if module.self_correlated]
+            raise ConfigurationError(
+                f"Context features are those of a self-correlating attention ({', '.join(names)}); this construction's "
+                f"module is {self.construction.module.value!r}."
+            )
+        features, _, context = self._run(images, (), dense=True)
+        return features, context
+
+    def _run(self, images: torch.Tensor, blocks: Sequence[int], dense: bool):
+        """Dense features or None, maps, and the last block's context features where the construction has some."""
         last = self.tower.depth - 1
         if list(blocks) != sorted(set(blocks)) or (blocks and not 0 <= blocks[0] <= blocks[-1] <= last):
             raise ConfigurationError(f"Block indices must ascend within 0..{last}; got {list(blocks)}.")
@@ -93,7 +122,7 @@ class DenseEncoder(nn.Module):
         stop = last if dense else min(last, max(blocks, default=-1) + 1)  # blocks that run whole
 
         stream = self.tower.embed(images)
-        maps, features = {}, None
+        maps, features, context = {}, None, None
         for index in range(stop):
             before = stream
             stream, normed, v = self._whole_block(index, before)
@@ -103,25 +132,28 @@ class DenseEncoder(nn.Module):
                 part = self._project(index, index - first_used, before, normed, v)
                 features = part if features is None else features + part
         if dense:
-            features = self._finish(stream, features)
+            features, context = self._finish(stream, features)
         if last in blocks:
             maps[last] = stream.to_map(self.tower.mlp(last, self._residual_values(stream)))
-        return features, [maps[index] for index in blocks]
+        return features, [maps[index] for index in blocks], context
 
     def _whole_block(self, index: int, stream: TokenStream):
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(self.tower.block, index, stream, use_reentrant=False)
         return self.tower.block(index, stream)
 
-    def _finish(self, stream: TokenStream, features: torch.Tensor | None) -> torch.Tensor:
-        """The last block, of which only what the construction needs is computed, and the head."""
+    def _finish(self, stream: TokenStream, features: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The last block, of which only what the construction needs is computed, and the head; context features."""
         choice, tower, last = self.construction, self.tower, self.tower.depth - 1
+        context = None
         if choice.values is ValueSource.LAST_BLOCK_RESIDUAL and choice.module is ValueModule.NONE:
             x = self._residual_values(stream)
         else:
-            mixes = choice.module in (ValueModule.QK_ATTENTION, ValueModule.QQ_ATTENTION)
-            normed, v = tower.values(last, stream.tokens if mixes else stream.patches)
-            x = self._project(last, choice.blocks_used - 1, stream, normed, v)
+            normed, v = tower.values(last, stream.tokens if choice.module.mixes else stream.patches)
+            parts = self._correlated_parts(last, stream, normed, v) if choice.module.self_correlated else None
+            x = self._project(last, choice.blocks_used - 1, stream, normed, v, parts)
+            if parts is not None:
+                context = _context([part[:, :, stream.prefix :] for part in parts])
             x = x if features is None else features + x
             if choice.projection is Projection.LAST:
                 x = tower.output_projection(last, x)
@@ -129,7 +161,7 @@ class DenseEncoder(nn.Module):
                 x = stream.patches + x
         if choice.final_mlp:
             x = tower.mlp(last, x)
-        return stream.to_map(tower.to_text_space(x))  # (B, E, h, w)
+        return stream.to_map(tower.to_text_space(x)), context  # (B, E, h, w)
 
     def _residual_values(self, stream: TokenStream) -> torch.Tensor:
         """(B, N, D): x + Proj(v) of the last block's patches."""
@@ -139,7 +171,13 @@ class DenseEncoder(nn.Module):
         return stream.patches + self.tower.output_projection(last, merged)
 
     def _project(
-        self, index: int, position: int, stream: TokenStream, normed: torch.Tensor, v: torch.Tensor
+        self,
+        index: int,
+        position: int,
+        stream: TokenStream,
+        normed: torch.Tensor,
+        v: torch.Tensor,
+        parts: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """One block's part of the sum, (B, N, D); before the projection when that is the last block's for all.
 
@@ -148,6 +186,7 @@ class DenseEncoder(nn.Module):
             position: its place among the blocks used, from 0.
             stream: what enters the block.
             normed, v: of all tokens, or of the patches alone where nothing mixes over tokens.
+            parts: what is correlated with itself, where it is known already.
         """
         choice, tower = self.construction, self.tower
         n = stream.patches.shape[1]
@@ -155,9 +194,8 @@ class DenseEncoder(nn.Module):
         if choice.module is ValueModule.QK_ATTENTION:
             q, k = tower.queries_keys(index, normed, stream, rotary=True)
             v = attention(q[:, :, -n:], k, v)
-        elif choice.module is ValueModule.QQ_ATTENTION:
-            q, _ = tower.queries_keys(index, normed, stream, rotary=False)
-            v = attention(q[:, :, -n:], q, v, scale=1.0)
+        elif choice.module.self_correlated:
+            v = self._self_attention(parts or self._correlated_parts(index, stream, normed, v), v, n)
         else:
             v, normed = v[:, :, -n:], normed[:, -n:]
             if choice.module is ValueModule.HSG:
@@ -168,3 +206,27 @@ class DenseEncoder(nn.Module):
         if gate is not None and choice.gate_position is GatePosition.AFTER_NORM:
             merged = merge_heads(merged.unflatten(-1, (tower.num_heads, -1)).transpose(1, 2) * gate)
         return merged if choice.projection is Projection.LAST else tower.output_projection(index, merged)
+
+    def _correlated_parts(
+        self, index: int, stream: TokenStream, normed: torch.Tensor, v: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Those of q, k, v that the construction correlates with themselves, each (B, A, prefix + N, d)."""
+        chosen = self.construction.module.self_correlated
+        parts = {"v": v}
+        if chosen != "v":
+            parts["q"], parts["k"] = self.tower.queries_keys(index, normed, stream, rotary=False)
+        return [parts[name] for name in chosen]
+
+    def _self_attention(self, parts: list[torch.Tensor], v: torch.Tensor, n: int) -> torch.Tensor:
+        """Attention of the n patches by correlations of parts with themselves, unscaled: (B, A, N, d)."""
+        if self.construction.module is ValueModule.QKV_ATTENTION:
+            joined = torch.cat(parts, dim=-1)  # the product of the joined is the sum of the products
+            return attention(joined[:, :, -n:], joined, v, scale=1 / len(parts))
+        return sum(attention(part[:, :, -n:], part, v, scale=1.0) for part in parts)
+
+
+def _context(parts: list[torch.Tensor]) -> torch.Tensor:
+    """q, k or v of the patches, each (B, A, N, d) -> context features (B, G, N, C), see `forward_with_context`."""
+    if len(parts) == 1:
+        return merge_heads(parts[0]).unsqueeze(1)
+    return torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1)

@@ -18,7 +18,7 @@ from ..structures import ConfigurationError, choose
 from .crops import CropResize, CropTransform
 from .data import DistillationDataset, UnreadableMonitor, build_loader
 from .distiller import Distiller, foundation_input_size
-from .losses import CoherenceReading, PooledMap
+from .losses import CoherenceFeatures, CoherenceReading, PooledMap
 from .memory import TargetMemory
 from .optim import (
     ExportedWeights,
@@ -76,6 +76,7 @@ def build_trainer(
         coherence_weight=settings.COHERENCE.WEIGHT,
         pooled_map=choose(PooledMap, settings.SEMANTICS.POOLED_MAP, "DISTILL.SEMANTICS.POOLED_MAP"),
         reading=choose(CoherenceReading, settings.COHERENCE.READING, "DISTILL.COHERENCE.READING"),
+        coherence_features=choose(CoherenceFeatures, settings.COHERENCE.FEATURES, "DISTILL.COHERENCE.FEATURES"),
         mask_padding=settings.COHERENCE.MASK_PADDING,
         teacher_final_mlp=settings.TEACHER.FINAL_MLP,
         autocast=autocast,

@@ -61,8 +61,12 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL.COHERENCE = CfgNode()
     # lambda of L_coherence; 0 switches it off, and no foundation model is built.
     cfg.DISTILL.COHERENCE.WEIGHT = 0.025
-    # Reading of Eq. 20: "mse" = ||G_s - G_t||_F^2 / N^2, "norm" = ||G_s - G_t||_F / N^2.
+    # Reading of Eq. 20: "mse" = ||G_s - G_t||_F^2 / N^2, "norm" = ||G_s - G_t||_F / N^2; "row_norm" = the mean
+    # 2-norm of the rows of G_s - G_t, DeCLIP's context loss.
     cfg.DISTILL.COHERENCE.READING = "mse"
+    # The student's features that it is about: the "dense" ones, or "context", the q (k, v) that the last block's
+    # self-correlating attention uses: DeCLIP.
+    cfg.DISTILL.COHERENCE.FEATURES = "dense"
     # Leave the tokens of the padding out of L_coherence (the originals keep them).
     cfg.DISTILL.COHERENCE.MASK_PADDING = False
 

@@ -14,7 +14,7 @@ from ..construction import DenseEncoder
 from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, PixelStatistics
 from .batch import DistillationBatch
-from .losses import CoherenceReading, PooledMap, coherence_loss, pool_regions, semantics_loss
+from .losses import CoherenceFeatures, CoherenceReading, PooledMap, coherence_loss, pool_regions, semantics_loss
 from .memory import TargetMemory
 from .state import weights_digest
 
@@ -46,6 +46,7 @@ class Distiller(nn.Module):
         coherence_weight: lambda of L_coherence (0.025 in the paper); 0 leaves it out.
         pooled_map: what the regions are pooled from.
         reading: of Eq. 20.
+        coherence_features: which of the student's features L_coherence is about.
         mask_padding: whether L_coherence ignores the tokens of the padding.
         teacher_final_mlp: whether the teacher's class token passes the MLP of its last block (Table 13).
         autocast: dtype of the towers' arithmetic (bfloat16, float16); None = as they are. Losses are float32.
@@ -62,6 +63,7 @@ class Distiller(nn.Module):
         coherence_weight: float = 0.025,
         pooled_map: PooledMap = PooledMap.RAW,
         reading: CoherenceReading = CoherenceReading.MSE,
+        coherence_features: CoherenceFeatures = CoherenceFeatures.DENSE,
         mask_padding: bool = False,
         teacher_final_mlp: bool = True,
         autocast: torch.dtype | None = None,
@@ -86,6 +88,7 @@ class Distiller(nn.Module):
         self.coherence_weight = coherence_weight
         self.pooled_map = pooled_map
         self.reading = reading
+        self.coherence_features = coherence_features
         self.mask_padding = mask_padding
         self.teacher_final_mlp = teacher_final_mlp
         self.autocast_dtype = autocast
@@ -117,8 +120,7 @@ class Distiller(nn.Module):
             "loss_semantics" and "loss_coherence", those that are switched on; their sum is the total loss.
         """
         with self._autocast(batch.images.device):
-            dense = self.student(normalized(batch.images, self.student.tower.pixels))  # (B, E, h, w)
-        dense = dense.float()
+            dense, correlated = self.view(batch.images)
         losses = {}
         if self.semantics_weight > 0:
             regions = pool_regions(dense, batch.boxes, self.pooled_map)  # (R, E)
@@ -133,9 +135,26 @@ class Distiller(nn.Module):
                     f"{tuple(batch.foundation_images.shape[-2:])}."
                 )
             mask = batch.content_mask(tuple(dense.shape[-2:])).flatten(1) if self.mask_padding else None
-            loss = coherence_loss(dense.flatten(2).mT, target.flatten(2).mT, self.reading, mask)
+            target = target.flatten(2).mT.repeat_interleave(len(correlated) // len(target), dim=0)
+            if mask is not None:
+                mask = mask.repeat_interleave(len(correlated) // len(mask), dim=0)
+            loss = coherence_loss(correlated, target, self.reading, mask)
             losses["loss_coherence"] = self.coherence_weight * loss
         return losses
+
+    def view(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The student's features of (B, 3, S, S) uint8 images, float32.
+
+        Returns:
+            (B, E, h, w) dense features, and what L_coherence correlates: (B * G, N, C), G groups of heads of one image
+            after another.
+        """
+        images = normalized(images, self.student.tower.pixels)
+        if self.coherence_features is CoherenceFeatures.DENSE or self.foundation is None:
+            dense = self.student(images).float()
+            return dense, dense.flatten(2).mT
+        dense, context = self.student.forward_with_context(images)
+        return dense.float(), context.float().flatten(0, 1)
 
     @torch.no_grad()
     def teach(self, crops: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """The constructions equal the originals' where they have one, and state their own properties where they do not."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -31,6 +33,50 @@ def test_clipself_on_rectangles_equals_the_per_axis_extension(recorded, recorded
 def test_declip_equals_the_original(recorded, recorded_tower, size, tolerance):
     given = dense(recorded_tower, "declip", recorded("inputs", f"images_{size}"))
     torch.testing.assert_close(given, recorded("declip", f"dense_qq_{size}"), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [("kk", "declip_kk"), ("vv", "declip_vv"), ("csa", "declip_csa"), ("all", "declip_all")]
+)
+@pytest.mark.parametrize("size", ["s", "l"])
+@torch.no_grad()
+def test_declips_other_modes_equal_the_original(recorded, recorded_tower, mode, name, size):
+    given = dense(recorded_tower, name, recorded("inputs", f"images_{size}"))
+    torch.testing.assert_close(given, recorded("declip_modes", f"dense_{mode}_{size}"), atol=7e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_csa_adds_its_two_attentions_up(recorded, recorded_tower):
+    """The inner norm hides a factor of two from float32; in float64 it shows."""
+    images = recorded("inputs", "images_s").double()
+    given = dense(deepcopy(recorded_tower).double(), "declip_csa", images)
+    torch.testing.assert_close(given, recorded("declip_modes", "dense_csa_s_f64"), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("qq", "declip"),
+        ("kk", "declip_kk"),
+        ("vv", "declip_vv"),
+        ("csa_img0", "declip_csa"),
+        ("all_img0", "declip_all"),
+    ],
+)
+@torch.no_grad()
+def test_correlations_of_the_context_equal_declips(recorded, recorded_tower, mode, name):
+    images = recorded("inputs", "images_s")[: 1 if "img0" in mode else 2]
+    encoder = DenseEncoder(recorded_tower, Construction.named(name)).eval()
+    features, context = encoder.forward_with_context(images)
+    torch.testing.assert_close(features, encoder(images))
+    x = F.normalize(context, dim=-1)
+    expected = recorded("declip_modes", f"student_context_{mode}_s").view(len(images), -1, 64, 64)
+    torch.testing.assert_close(x @ x.mT, expected, atol=1e-5, rtol=0)
+
+
+def test_context_features_need_a_self_correlating_attention(recorded_tower):
+    with pytest.raises(ConfigurationError, match="module is 'hsg'"):
+        DenseEncoder(recorded_tower, Construction()).forward_with_context(torch.zeros(1, 3, 64, 64))
 
 
 @torch.no_grad()
@@ -150,6 +196,6 @@ def test_only_attention_mixes_over_space_in_the_last_step(recorded_tower, name, 
     changed = stream.with_tokens(stream.tokens.clone())
     changed.tokens[:, 1] += torch.randn(stream.tokens.shape[-1])  # the first patch
     encoder = DenseEncoder(recorded_tower, Construction.named(name)).eval()
-    difference = (encoder._finish(stream, None) - encoder._finish(changed, None)).abs().flatten(2)
+    difference = (encoder._finish(stream, None)[0] - encoder._finish(changed, None)[0]).abs().flatten(2)
     assert difference[..., 0].max() > 1e-3
     assert (difference[..., 1:].max() > 1e-6).item() is mixes

@@ -7,8 +7,16 @@ import torch
 
 from denserc.construction import Construction, DenseEncoder
 from denserc.distillation.batch import DistillationBatch, DistillationSample
-from denserc.distillation.distiller import Distiller, foundation_input_size
-from denserc.distillation.losses import PooledMap, pool_regions, semantics_loss
+from denserc.distillation.distiller import Distiller, foundation_input_size, normalized
+from denserc.distillation.losses import (
+    CoherenceFeatures,
+    CoherenceReading,
+    PooledMap,
+    coherence_loss,
+    pool_regions,
+    semantics_loss,
+)
+from denserc.distillation.memory import TargetMemory
 from denserc.distillation.optim import Trainable, build_optimizer, set_trainable
 from denserc.distillation.state import weights_digest
 from denserc.encoders import build_foundation_model
@@ -139,13 +147,29 @@ class Step:
         valid = data["d_boxes"][..., 4] > 0.5
         self.images = data["d_images"]
         self.boxes = [boxes[keep, :4] for boxes, keep in zip(data["d_boxes"], valid, strict=True)]
+        self.vfm = torch.from_numpy(recordings("pooling")["vfm"]).flatten(2).mT  # (B, N, C)
         self.student = DenseEncoder(deepcopy(tower), Construction.named(construction)).train()
         self.pooled_map = pooled_map
         with torch.no_grad():
             self.targets = tower.encode_image(data["d_crops"][valid])
 
+    def content(self, dense):
+        return semantics_loss(pool_regions(dense, self.boxes, self.pooled_map), self.targets)
+
     def loss(self):
-        return semantics_loss(pool_regions(self.student(self.images), self.boxes, self.pooled_map), self.targets)
+        return self.content(self.student(self.images))
+
+    def both(self):
+        """DeCLIP's two terms, weighted: 0.1 * context, content."""
+        dense, context = self.student.forward_with_context(self.images)
+        target = self.vfm.repeat_interleave(context.shape[1], dim=0)
+        loss = coherence_loss(context.flatten(0, 1), target, CoherenceReading.ROW_NORM)
+        return 0.1 * loss, self.content(dense)
+
+    def first_image_alone(self):
+        kept = len(self.boxes[0])
+        self.images, self.boxes, self.vfm = self.images[:1], self.boxes[:1], self.vfm[:1]
+        self.targets = self.targets[:kept]
 
 
 def test_three_steps_equal_clipselfs(recorded_tower, recordings):
@@ -169,6 +193,78 @@ def test_three_steps_equal_clipselfs(recorded_tower, recordings):
         optimizer.step()
 
 
-def test_content_loss_equals_declips(recorded_tower, recordings):
+def test_three_steps_equal_declips(recorded_tower, recordings):
+    recorded = recordings("declip_step")
     step = Step(recorded_tower, recordings, "declip", PooledMap.RAW)
-    assert step.loss().item() == pytest.approx(recordings("declip_step")["losses_qq"][0, 1], abs=3e-6)
+    set_trainable(step.student, Trainable.BLOCKS)
+    optimizer = build_optimizer(step.student, lr=1e-3, weight_decay=0.1, betas=(0.9, 0.999), eps=1e-8)
+    for index, expected in enumerate(recorded["losses_qq"]):
+        losses = step.both()
+        assert [loss.item() for loss in losses] == pytest.approx(expected, abs=3e-6 if index == 0 else 1e-4)
+        optimizer.zero_grad()
+        sum(losses).backward()
+        if index == 0:
+            attn = step.student.tower.visual.trunk.blocks[5].attn
+            for name, parameter in (
+                ("q_proj.weight", attn.q_proj.weight),
+                ("q_bias", attn.q_proj.bias),
+                ("v_proj.weight", attn.v_proj.weight),
+            ):
+                given = torch.from_numpy(recorded[f"grad/visual.blocks.5.attn.{name}"])
+                torch.testing.assert_close(parameter.grad, given, atol=3e-6, rtol=0)
+            trained = [n for n, p in step.student.named_parameters() if p.grad is not None]
+            assert len(trained) == len(recorded["grad_names"])
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("construction", "name"),
+    [("declip_kk", "kk"), ("declip_vv", "vv"), ("declip_csa", "csa_img0"), ("declip_all", "all_img0")],
+)
+def test_both_terms_of_declips_other_modes(recorded_tower, recordings, construction, name):
+    step = Step(recorded_tower, recordings, construction, PooledMap.RAW)
+    if name.endswith("img0"):
+        step.first_image_alone()
+    expected = recordings("declip_step")[f"loss_{name}"]
+    assert [loss.item() for loss in step.both()] == pytest.approx(expected, abs=3e-6)
+
+
+def test_the_distiller_correlates_the_context_when_asked(recorded_tower):
+    """Its terms are those that the recorded step is checked against, heads apart and padding left out too."""
+    batch = make_batch()
+    for construction, groups in (("declip", 1), ("declip_csa", recorded_tower.num_heads)):
+        for mask_padding in (False, True):
+            distiller = make_distiller(
+                recorded_tower,
+                construction,
+                reading=CoherenceReading.ROW_NORM,
+                coherence_features=CoherenceFeatures.CONTEXT,
+                coherence_weight=0.1,
+                mask_padding=mask_padding,
+            )
+            _, context = distiller.student.forward_with_context(normalized(batch.images, recorded_tower.pixels))
+            target = distiller.observe(batch.foundation_images).flatten(2).mT.repeat_interleave(groups, dim=0)
+            mask = batch.content_mask((8, 8)).flatten(1).repeat_interleave(groups, dim=0) if mask_padding else None
+            expected = 0.1 * coherence_loss(context.flatten(0, 1), target, CoherenceReading.ROW_NORM, mask)
+            torch.testing.assert_close(distiller(batch)["loss_coherence"], expected)
+
+
+def test_a_memory_changes_no_loss_and_asks_the_frozen_models_once(recorded_tower):
+    memory = TargetMemory()
+    plain = make_distiller(recorded_tower)
+    expected = plain(make_batch())
+    for construction in ("denserc", "clipself"):
+        distiller = make_distiller(recorded_tower, construction, memory=memory)
+        given = distiller(make_batch())
+        if construction == "denserc":
+            assert all(torch.equal(given[name], loss) for name, loss in expected.items())
+    assert memory.hits == 2  # teacher and foundation model of the second run
+    other = deepcopy(recorded_tower)
+    torch.nn.init.zeros_(other.visual.trunk.cls_token)  # another teacher has other answers
+    make_distiller(other, memory=memory)(make_batch())
+    assert memory.hits == 3
+    make_distiller(recorded_tower, memory=memory)(make_batch(seed=1))
+    assert memory.hits == 3
+    full = TargetMemory(limit=0)
+    make_distiller(recorded_tower, memory=full)(make_batch())
+    assert full.used == 0

@@ -24,6 +24,8 @@ def direct(student, target, reading, mask=None):
         difference = x @ x.T - y @ y.T
         if reading is CoherenceReading.MSE:
             losses.append(difference.square().mean())
+        elif reading is CoherenceReading.ROW_NORM:
+            losses.append(difference.norm(dim=1).mean())
         else:
             losses.append(torch.linalg.matrix_norm(difference) / len(x) ** 2)
     return torch.stack(losses).mean()
