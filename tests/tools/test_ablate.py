@@ -35,7 +35,8 @@ def test_runs_are_kept_by_their_settings_and_shared_between_tables(base, tmp_pat
     asked = []
 
     def fake_run(cfg, *, resume, eval_only, evaluator_factory, memory):
-        asked.append((cfg.SEED, cfg.DISTILL.COHERENCE.WEIGHT, cfg.MODEL.CONSTRUCTION.NAME, eval_only))
+        weights = cfg.DISTILL.SEMANTICS.WEIGHT, cfg.DISTILL.COHERENCE.WEIGHT
+        asked.append((cfg.SEED, *weights, cfg.MODEL.CONSTRUCTION.NAME, eval_only))
         score = 50 + cfg.SEED + 100 * cfg.DISTILL.COHERENCE.WEIGHT
         return {"region_classification": dict.fromkeys(OURS, score)}
 
@@ -44,7 +45,7 @@ def test_runs_are_kept_by_their_settings_and_shared_between_tables(base, tmp_pat
         tables = ablate.ablate(base, ["11", "12"], [0, 1], tmp_path)
     # Four rows and one more a seed: "shared" of Table 12 is the last row of Table 11; the second call asks nothing.
     assert len(asked) == len(set(asked)) == 10
-    assert (0, 0.025, "clipself", True) in asked and (1, 0.025, "denserc_per_layer", False) in asked
+    assert (0, 1.0, 0.025, "clipself", True) in asked and (1, 1.0, 0.025, "denserc_per_layer", False) in asked
     cell = tables["11"].rows["L_semantics"]["boxes_top1"]
     assert (cell.mean, cell.runs) == (50.5, 2)
     written = json.loads((tmp_path / "ablation_12.json").read_text())
