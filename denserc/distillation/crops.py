@@ -1,7 +1,7 @@
 """The views of one image that distillation looks at: the student's square and the teacher's crops.
 
-Pillow does the resizing: its pixels are the originals' pixels. Views are uint8; the towers'
-normalisation happens on the device. Boxes are (x1, y1, x2, y2); sizes of PIL images are (w, h).
+Views are uint8; the towers' normalisation happens on the device. Boxes are (x1, y1, x2, y2); sizes of
+PIL images are (w, h).
 """
 
 from enum import Enum
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..data.squares import centred_square, corner_square
 from ..structures import ConfigurationError
 
 
@@ -20,16 +21,9 @@ class CropResize(Enum):
     LETTERBOX = "letterbox"  # longest side resized, zeros around: CLIPSelf and DeCLIP
 
 
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    """An RGB image -> (3, h, w) uint8."""
+def to_tensor(image: Image.Image | np.ndarray) -> torch.Tensor:
+    """An RGB image, or its (h, w, 3) pixels -> (3, h, w) uint8."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
-
-
-def resize_longest(image: Image.Image, size: int) -> Image.Image:
-    """Longest side -> size, bicubic with antialias, the aspect kept to the pixel."""
-    scale = size / max(image.size)
-    resized = tuple(min(size, max(1, round(side * scale))) for side in image.size)
-    return image if resized == image.size else image.resize(resized, Image.Resampling.BICUBIC)
 
 
 def padded_square(image: Image.Image, size: int) -> torch.Tensor:
@@ -37,10 +31,7 @@ def padded_square(image: Image.Image, size: int) -> torch.Tensor:
 
     The zeros are black pixels, put there before the normalisation, as CLIPSelf does.
     """
-    content = to_tensor(resize_longest(image, size))
-    square = content.new_zeros(3, size, size)
-    square[:, : content.shape[1], : content.shape[2]] = content
-    return square
+    return to_tensor(corner_square(image, size))
 
 
 def content_extent(image: Image.Image) -> tuple[float, float]:
@@ -93,8 +84,4 @@ class CropTransform:
         crop = image.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
         if self.resize is CropResize.SQUARE:
             return to_tensor(crop.resize((self.size, self.size), Image.Resampling.BICUBIC))
-        content = to_tensor(resize_longest(crop, self.size))
-        square = content.new_zeros(3, self.size, self.size)
-        top, left = (self.size - content.shape[1]) // 2, (self.size - content.shape[2]) // 2
-        square[:, top : top + content.shape[1], left : left + content.shape[2]] = content
-        return square
+        return to_tensor(centred_square(crop, self.size))

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ..data.squares import centred_square, corner_square
 from ..structures import DataError, PixelStatistics
 
 
@@ -104,18 +105,12 @@ def fit_square(image: Image.Image, side: int) -> tuple[np.ndarray, float]:
     Returns:
         (side, side, 3) uint8, and the scale from original pixels to pixels of the square.
     """
-    width, height = image.size
-    scale = side / max(width, height)
-    resized = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC)
-    square = np.zeros((side, side, 3), dtype=np.uint8)
-    square[: resized.height, : resized.width] = np.asarray(resized)
-    return square, scale
+    return corner_square(image, side), side / max(image.size)
 
 
 def crop_square(image: Image.Image, box: Sequence[float], side: int) -> np.ndarray:
     """A box's crop with its longest side at `side`, centred on black: (side, side, 3) uint8."""
-    crop = image.crop(tuple(box))
-    return np.asarray(ImageOps.pad(crop, (side, side), method=Image.Resampling.BICUBIC, color=(0, 0, 0)))
+    return centred_square(image.crop(tuple(box)), side)
 
 
 def grown(box: Sequence[float], scale: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
