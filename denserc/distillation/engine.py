@@ -11,9 +11,10 @@ import detectron2
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import hooks
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, JSONWriter, TensorboardXWriter
 
 from .. import __version__
 from ..construction import DenseModel, build_dense_model, load_checkpoint
@@ -108,8 +109,20 @@ def run(
     if evaluator_factory is not None:
         if not comm.is_main_process():
             product = load_checkpoint(Path(cfg.OUTPUT_DIR) / PRODUCT_NAME)
-        results.update(evaluate(product))
+        scores = evaluate(product)
+        if comm.is_main_process():
+            _log_scores(cfg, scores)
+        results.update(scores)
     return results
+
+
+def _log_scores(cfg: CfgNode, scores: dict) -> None:
+    """The product's scores in metrics.json and TensorBoard, where the hook has put those of earlier steps."""
+    with EventStorage(cfg.SOLVER.MAX_ITER - 1) as storage:
+        storage.put_scalars(**flatten_results_dict(scores), smoothing_hint=False)
+        for writer in (JSONWriter(str(Path(cfg.OUTPUT_DIR) / "metrics.json")), TensorboardXWriter(cfg.OUTPUT_DIR)):
+            writer.write()
+            writer.close()
 
 
 def _origin(cfg: CfgNode) -> dict:

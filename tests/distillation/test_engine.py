@@ -132,7 +132,7 @@ def test_evaluation_is_the_callers(make_cfg):
     assert len(seen) == 2 and seen[1] == product_digest(cfg.OUTPUT_DIR)
     lines = [json.loads(line) for line in (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()]
     scores = {line["iteration"]: line.get("region_classification/boxes_top1") for line in lines}
-    assert scores[1] == 1.0  # after the second step
+    assert scores[1] == 1.0 and scores[3] == 2.0  # after the second step, and of the product
 
     run(cfg, eval_only=True, resume=True, evaluator_factory=evaluator)
     assert seen[2] == seen[1]

@@ -3,12 +3,14 @@
 import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from denserc.config import get_denserc_config
 from denserc.data.proposals import ProposalTable
 from denserc.distillation.build import build_regions
 from denserc.distillation.crops import CropTransform
@@ -131,3 +133,10 @@ def test_training_from_a_config(make_cfg, image_folder, tmp_path):
     ):
         with pytest.raises(ConfigurationError, match=message):
             build_regions(make_cfg(*changes, f"DISTILL.REGIONS.{key}", value), records)
+
+
+def test_the_config_for_detection_enlarges_crops_as_clipself():
+    cfg = get_denserc_config()
+    cfg.merge_from_file(str(Path(__file__).parents[2] / "configs" / "distill" / "denserc_vitb16_proposals.yaml"))
+    assert cfg.DISTILL.REGIONS.SOURCE == "proposals" and cfg.DISTILL.CROP_SCALE == 1.5
+    assert cfg.DATASETS.TRAIN == ("coco_2017_train_images",)  # whose ids are COCO's
