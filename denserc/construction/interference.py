@@ -28,13 +28,11 @@ from enum import Enum
 
 import torch
 
-from ..encoders import ImageTower, TokenStream, merge_heads
+from ..encoders import TokenStream, merge_heads
 from ..structures import ConfigurationError, choose
 from .choices import Projection, ValueModule, ValueSource
 from .dense import DenseEncoder
 from .linearised import Linearised
-
-UNMIXED = (ValueModule.NONE, ValueModule.HSG)
 
 
 class Unrelated(Enum):
@@ -71,7 +69,7 @@ class Parts:
         on, off: (k, R, D), block by block, the last block last.
         class_token, bias, residual: (R, D).
         diagonal: (R,), Eq. 19: sum over blocks and j in U_r of |S_rj P v_j|^2, all products between patches dropped.
-        mass_off, mass_class_token: (R,) attention on U_r and on the class token, mean over heads and blocks.
+        mass_off, mass_class_token: (R,) attention on U_r and on the class token, mean over heads and blocks (CSA rows add up to 2).
     """
 
     on: torch.Tensor
@@ -111,7 +109,7 @@ def decompose(
     first, stream, blocks = tower.depth - choice.blocks_used, tower.embed(image), []
     for index in range(tower.depth):
         if index >= first:
-            split = _unmixed_block if choice.module in UNMIXED else _mixed_block
+            split = _mixed_block if choice.module.mixes else _unmixed_block
             blocks.append(split(encoder, index, stream, rows, unrelated, chunk))
         if index < tower.depth - 1:
             stream = tower.block(index, stream)[0]
@@ -173,7 +171,7 @@ def _mixed_block(
     tower, prefix = encoder.tower, stream.prefix
     normed, v = tower.values(index, stream.tokens)
     after = Linearised(_after_values(encoder, index), normed)
-    logits = _attention_inputs(encoder.construction.module, tower, index, normed, stream)
+    logits = _attention_inputs(encoder, index, normed, v, stream)
     v = v[0]  # (A, T, d)
     gram = _head_gram(after, v[:, prefix:])  # (N, A, A)
     results = []
@@ -181,7 +179,7 @@ def _mixed_block(
         weights = sum(
             (left[0, :, prefix + picked] @ right[0].transpose(1, 2) * scale).softmax(-1)
             for left, right, scale in logits
-        ) / len(logits)  # (A, chunk, T)
+        )  # (A, chunk, T)
         is_off = torch.cat([apart.new_zeros(len(apart), prefix), apart], dim=1)
         is_class_token = torch.arange(weights.shape[-1], device=rows.device) < prefix
         on, off, token = (
@@ -215,16 +213,18 @@ def _head_gram(after: Linearised, v: torch.Tensor) -> torch.Tensor:
 
 
 def _attention_inputs(
-    module: ValueModule, tower: ImageTower, index: int, normed: torch.Tensor, stream: TokenStream
+    encoder: DenseEncoder, index: int, normed: torch.Tensor, v: torch.Tensor, stream: TokenStream
 ) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
     """What each softmax is taken of, as in `DenseEncoder`: left and right (1, A, T, d) and the factor of their product.
 
-    The mean over the softmaxes is the attention matrix.
+    The sum of the softmaxes is S.
     """
+    module = encoder.construction.module
     if module is ValueModule.QK_ATTENTION:
-        q, k = tower.queries_keys(index, normed, stream, rotary=True)
+        q, k = encoder.tower.queries_keys(index, normed, stream, rotary=True)
         return [(q, k, q.shape[-1] ** -0.5)]
-    if module is ValueModule.QQ_ATTENTION:
-        q, _ = tower.queries_keys(index, normed, stream, rotary=False)
-        return [(q, q, 1.0)]
-    raise ConfigurationError(f"The attention of the module {module.value!r} is not known to this estimator.")
+    parts = encoder._correlated_parts(index, stream, normed, v)
+    if module is ValueModule.QKV_ATTENTION:
+        joined = torch.cat(parts, dim=-1)  # one softmax, of the mean of the products
+        return [(joined, joined, 1 / len(parts))]
+    return [(part, part, 1.0) for part in parts]

@@ -64,6 +64,7 @@ def test_the_parts_add_up_to_the_feature(recorded_tower, image, everywhere, name
         ("denserc", {"gate_position": "after_norm"}),
         ("declip", {"final_mlp": True}),
         ("clipself", {"module": "qk_attention"}),
+        *((name, {}) for name in ("declip_kk", "declip_vv", "declip_csa", "declip_all")),
     ],
 )
 @torch.no_grad()
