@@ -42,6 +42,8 @@ def test_distil_detect_transfer_by_the_command_line(world, tmp_path, monkeypatch
     assert 0 <= results["region_classification"]["boxes_top1"] <= 100
     checkpoint = encoder / "denserc.safetensors"
     assert read_metadata(checkpoint).extra["steps"] == 2
+    table = encoder / "inference" / "miniature_panoptic_val_regions" / "region_classification_classes.csv"
+    assert table.read_text().startswith("class,kind,regions,boxes_top1")
 
     again = call("Distillation", *distil[:1], "--eval-only", "--resume", *distil[1:])
     assert again["region_classification"] == pytest.approx(results["region_classification"], nan_ok=True)
@@ -60,3 +62,16 @@ def test_distil_detect_transfer_by_the_command_line(world, tmp_path, monkeypatch
     assert transfer["miniature_transfer_val"]["ov_coco"].keys() >= {"AP_all", "AP50_all"}
     saved = tmp_path / "transfer" / "inference" / "miniature_transfer_val" / "coco_instances_results.json"
     assert isinstance(json.loads(saved.read_text()), list)
+
+    proposals = tmp_path / "proposals.json.gz"
+    written = call(
+        "FViT", "miniature/fvit.yaml", "--eval-only", "OUTPUT_DIR", str(tmp_path / "proposals"),
+        "MODEL.WEIGHTS", str(detector / "model_final.pth"), "TEST.PROPOSALS.FILE", str(proposals),
+        "DATASETS.TEST", "('miniature_ov_coco_train_base',)", "TEST.PROPOSALS.PER_IMAGE", "50",
+    )  # fmt: skip
+    assert written["miniature_ov_coco_train_base"]["proposals"]["count"] > 0
+    call(
+        "Distillation", "miniature/distill_denserc.yaml", *FEW, "OUTPUT_DIR", str(tmp_path / "again"),
+        "DISTILL.REGIONS.SOURCE", "proposals", "DISTILL.REGIONS.PROPOSALS", f"('{proposals}',)", "DATASETS.TEST", "()",
+    )  # fmt: skip
+    assert read_metadata(tmp_path / "again" / "denserc.safetensors").extra["steps"] == 2
