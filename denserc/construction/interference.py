@@ -69,7 +69,8 @@ class Parts:
         on, off: (k, R, D), block by block, the last block last.
         class_token, bias, residual: (R, D).
         diagonal: (R,), Eq. 19: sum over blocks and j in U_r of |S_rj P v_j|^2, all products between patches dropped.
-        mass_off, mass_class_token: (R,) attention on U_r and on the class token, mean over heads and blocks (CSA rows add up to 2).
+        mass_off, mass_class_token: (R,) attention on U_r and on the class token, mean over heads and
+            blocks. The rows of `csa_attention` add up to 2.
     """
 
     on: torch.Tensor
