@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, create_ddp_model, hooks
+from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, hooks
 from detectron2.engine.defaults import default_writers
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.modeling import build_model
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from ..structures import ConfigurationError
-from ..training import ProgressBar, resolve_device
+from ..training import ProgressBar, join_processes, resolve_device
 from .checkpoint import FViTCheckpointer
 from .loader import build_test_loader, build_train_loader
 from .meta_arch import FViT
@@ -83,7 +83,7 @@ def train(
         raise ConfigurationError("DATASETS.TRAIN is empty: there is nothing to train on.")
     seed = cfg.SEED if cfg.SEED >= 0 else int(comm.shared_random_seed())
     optimizer = build_optimizer(cfg, model)
-    wrapped = create_ddp_model(model, broadcast_buffers=False)
+    wrapped = join_processes(model, model.device)
     trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED and model.device.type == "cuda" else SimpleTrainer
     trainer = trainer_class(wrapped, None, optimizer)
     checkpointer = FViTCheckpointer(model, cfg.OUTPUT_DIR, trainer=trainer)

@@ -7,7 +7,6 @@ from enum import Enum
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import create_ddp_model
 from detectron2.utils import comm
 
 from ..construction import DenseModel
@@ -15,6 +14,7 @@ from ..data.proposals import ProposalLimits, read_proposals
 from ..encoders import PositionResize, build_clip, build_foundation_model
 from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, choose
+from ..training import join_processes
 from .crops import CropResize, CropTransform
 from .data import DistillationDataset, UnreadableMonitor, build_loader
 from .distiller import Distiller, foundation_input_size
@@ -108,10 +108,9 @@ def build_trainer(
         f"{len(dataset)} images, {steps} steps of {cfg.SOLVER.IMS_PER_BATCH} = "
         f"{steps * cfg.SOLVER.IMS_PER_BATCH / len(dataset):.2f} epochs; {trained / 1e6:.3f} M parameters learn."
     )
-    wrapping = {} if device.type == "cuda" else {"device_ids": None}
     return DistillationTrainer(
         # Which parameters stay without gradient depends on the construction.
-        model=create_ddp_model(distiller, broadcast_buffers=False, find_unused_parameters=True, **wrapping),
+        model=join_processes(distiller, device, find_unused=True),
         batches=loader,
         optimizer=optimizer,
         schedule=schedule,

@@ -2,7 +2,7 @@
 
 from .device import resolve_device
 from .kept import kept
-from .processes import any_process
+from .processes import any_process, join_processes
 from .progress import ProgressBar
 
-__all__ = ["ProgressBar", "any_process", "kept", "resolve_device"]
+__all__ = ["ProgressBar", "any_process", "join_processes", "kept", "resolve_device"]

@@ -1,7 +1,11 @@
-"""Decisions that several processes must take together."""
+"""What several processes do together: one model, one decision."""
 
 import torch
+from detectron2.engine import create_ddp_model
 from detectron2.utils import comm
+from torch import nn
+
+from ..structures import ConfigurationError
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
@@ -11,3 +15,26 @@ def any_process(flag: bool, device: torch.device) -> bool:
     votes = torch.tensor(float(flag), device=device)
     torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MAX)
     return bool(votes)
+
+
+def join_processes(model: nn.Module, device: torch.device, *, find_unused: bool = False) -> nn.Module:
+    """The model whose gradients are averaged over the processes; the model itself where there is one process.
+
+    Args:
+        model: on `device`.
+        device: a GPU, or the CPU, for which Detectron2's own call names a GPU.
+        find_unused: some parameters get no gradient.
+
+    Raises:
+        ConfigurationError: SyncBN in several CPU processes, which PyTorch has for GPUs alone.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    if device.type == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        raise ConfigurationError(
+            f"The model has SyncBN layers, which need GPUs, and trains in {comm.get_world_size()} CPU processes. Set "
+            f"the NORM keys that say SyncBN (MODEL.FPN, .ROI_BOX_HEAD, .ROI_MASK_HEAD, .FVIT.UPSAMPLER_NORM, "
+            f".FVIT.RPN) to BN or GN, or take one process."
+        )
+    devices = {} if device.type == "cuda" else {"device_ids": None}
+    return create_ddp_model(model, broadcast_buffers=False, find_unused_parameters=find_unused, **devices)

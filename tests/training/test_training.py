@@ -5,7 +5,8 @@ import pytest
 import torch
 from detectron2.engine import TrainerBase
 
-from denserc.training import ProgressBar, resolve_device
+from denserc.structures import ConfigurationError
+from denserc.training import ProgressBar, any_process, join_processes, resolve_device
 from denserc.training.progress import lines_above_bars
 
 
@@ -27,6 +28,18 @@ def test_a_gpu_is_used_where_there_is_one(monkeypatch):
     assert resolve_device("auto") == torch.device("cuda")
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_one_process_decides_alone_and_needs_no_wrapper():
+    model = torch.nn.Linear(2, 2)
+    assert join_processes(model, torch.device("cpu")) is model
+    assert any_process(True, torch.device("cpu")) and not any_process(False, torch.device("cpu"))
+
+
+def test_synchronised_norms_in_cpu_processes_are_refused(monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    with pytest.raises(ConfigurationError, match="SyncBN layers, which need GPUs.*2 CPU processes"):
+        join_processes(torch.nn.Sequential(torch.nn.SyncBatchNorm(3)), torch.device("cpu"))
 
 
 class _Trainer(TrainerBase):
