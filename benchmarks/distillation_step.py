@@ -4,14 +4,13 @@
 
 Every measurement is a process of its own that builds the training as projects/Distillation/train_net.py does, with
 random weights and a drawn batch of the largest number of regions, and steps. Memory: on a GPU what PyTorch allocated at
-most; on a CPU the process's largest resident size above that after the imports, which says nothing about a GPU.
+most; on a CPU the process's largest resident size (Linux) above that after the imports, which says nothing about a GPU.
 """
 
 import argparse
 import itertools
 import json
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -52,10 +51,16 @@ def drawn_batch(distiller: Distiller, images: int, size: int, crop: int) -> Dist
     )
 
 
+def peak_resident_kib() -> int:
+    """This process's largest resident size so far. Not ru_maxrss, which a child inherits from a larger parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
 def measure(options: argparse.Namespace, size: int) -> dict[str, float]:
     """One step's seconds (median) and the peak memory in GiB, in this process."""
     device = resolve_device(options.device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = 0 if device.type == "cuda" else peak_resident_kib()
     with tempfile.TemporaryDirectory() as folder:
         Image.new("RGB", (32, 32)).save(Path(folder) / "image.png")
         cfg = get_denserc_config()
@@ -81,7 +86,7 @@ def measure(options: argparse.Namespace, size: int) -> dict[str, float]:
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device) / 2**30
     else:
-        memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20  # KiB on Linux
+        memory = (peak_resident_kib() - before) / 2**20
     return {"seconds": sorted(seconds[1:])[options.steps // 2], "peak_gib": memory}
 
 

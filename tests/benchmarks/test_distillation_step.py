@@ -23,8 +23,10 @@ TINY = ["--encoder", "DenseRC-Miniature", "--foundation", "colour_texture_p8", "
 @pytest.mark.slow
 def test_sizes_are_measured_apart_and_a_failure_is_a_row(benchmark, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    ballast = bytearray(b"x") * 2**30  # a large parent: its size must not hide the child's
     path = tmp_path / "folder" / "report.json"
     report = benchmark.main([*TINY, "--device", "cpu", "--sizes", "64", "65", "--output", str(path)])
+    del ballast
     good, bad = report["rows"]
     assert good["size"] == 64 and good["seconds"] > 0 and 0 < good["peak_gib"] < 8
     assert "65 is not a multiple of its patch size" in bad["error"]
