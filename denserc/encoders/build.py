@@ -109,12 +109,24 @@ def wrap_open_clip(name: str, model: nn.Module) -> Clip:
             f"DenseRC opens models of two towers alone, such as {_EXAMPLES}."
         )
     config = open_clip.get_model_config(name)
-    preprocess = open_clip.get_model_preprocess_cfg(model)
-    pixels = PixelStatistics(preprocess["mean"], preprocess["std"])
+    pixels = _pixel_statistics(name, model)
     tokenizer = PackagedTokenizer(miniature_tokenizer()) if name == MINIATURE else open_clip_tokenizer(name)
     text = OpenClipText(name=name, text=model.text, tokenizer=tokenizer, embed_dim=config["embed_dim"])
     scale = float(model.logit_scale.detach().exp())
     return Clip(image=_wrap_image(name, model.visual, pixels), text=text, logit_scale=scale)
+
+
+def _pixel_statistics(name: str, model: nn.Module) -> PixelStatistics:
+    """How the model wants its input normalised.
+
+    Without a tag open_clip answers CLIP's for every model, SigLIP included, so a name whose tags all agree has theirs.
+    """
+    tags = [open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    found = {(tuple(tag["mean"]), tuple(tag["std"])) for tag in tags if tag.get("mean") and tag.get("std")}
+    if len(found) == 1:
+        return PixelStatistics(*found.pop())
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    return PixelStatistics(preprocess["mean"], preprocess["std"])
 
 
 def _require_known(name: str) -> None:

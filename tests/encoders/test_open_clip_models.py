@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from denserc.encoders.build import _create, wrap_open_clip
-from denserc.structures import ConfigurationError
+from denserc.structures import CLIP_PIXELS, SIGLIP_PIXELS, ConfigurationError
 
 # name -> patch size, native size, width, blocks, heads, width of the text space
 OPENS = {
@@ -58,6 +58,16 @@ def test_it_opens_and_runs(name):
     assert sizes == OPENS[name]
     embedding = tower.encode_image(torch.empty(1, 3, 2 * tower.patch_size, 3 * tower.patch_size, device="meta"))
     assert embedding.shape == (1, tower.embed_dim)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("ViT-B-16-SigLIP", SIGLIP_PIXELS), ("ViT-B-16-SigLIP2", SIGLIP_PIXELS)]
+    + [("EVA02-B-16", CLIP_PIXELS), ("ViT-L-14-336-quickgelu", CLIP_PIXELS)],
+)
+def test_weights_from_a_file_are_fed_as_those_of_a_tag(name, pixels):
+    """Without a tag open_clip itself would normalise SigLIP's input with CLIP's statistics."""
+    assert on_shapes(name).image.pixels == pixels
 
 
 @pytest.mark.parametrize("name", REFUSED)
