@@ -100,6 +100,7 @@ def build_trainer(
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         betas=tuple(settings.BETAS),
         eps=settings.EPS,
+        gate_rate=settings.GATE_RATE,
     )
     steps = cfg.SOLVER.MAX_ITER
     schedule = functools.partial(learning_rate, base=rate, warmup=cfg.SOLVER.WARMUP_ITERS, total=steps)

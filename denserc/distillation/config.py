@@ -80,6 +80,8 @@ def add_distillation_config(cfg: CfgNode) -> None:
     # What learns: "tower" (the student's image tower and gates) or "blocks" (transformer blocks and gates;
     # embeddings, final norm and head stay: CLIPSelf, DeCLIP).
     cfg.DISTILL.TRAINABLE = "tower"
+    # Learning rate of the gates' W_H as a multiple of the tower's. The paper names none of its own.
+    cfg.DISTILL.GATE_RATE = 1.0
     # AdamW's betas and epsilon.
     cfg.DISTILL.BETAS = (0.9, 0.98)
     cfg.DISTILL.EPS = 1e-6

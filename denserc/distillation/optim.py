@@ -58,13 +58,28 @@ def set_trainable(student: DenseEncoder, trainable: Trainable) -> None:
 
 
 def build_optimizer(
-    student: nn.Module, *, lr: float, weight_decay: float, betas: tuple[float, float], eps: float
+    student: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    eps: float,
+    gate_rate: float = 1.0,
 ) -> torch.optim.AdamW:
-    """AdamW; vectors and scalars (norms, biases, the temperature) do not decay."""
-    parameters = [p for p in student.parameters() if p.requires_grad]
+    """AdamW; vectors and scalars (norms, biases, the temperature) do not decay.
+
+    Every group has a "rate_factor", by which a schedule multiplies its learning rate: `gate_rate` for the gates (they
+    start at zero and short trainings hardly move them), 1 for the rest.
+    """
+    if gate_rate <= 0:
+        raise ConfigurationError(f"DISTILL.GATE_RATE is a multiple of the tower's rate, above 0; got {gate_rate}.")
+    named = [(name, p) for name, p in student.named_parameters() if p.requires_grad]
+    gates = [p for name, p in named if name.startswith("gates.")]
+    tower = [p for name, p in named if not name.startswith("gates.")]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in tower if p.ndim >= 2], "weight_decay": weight_decay, "rate_factor": 1.0},
+        {"params": [p for p in tower if p.ndim < 2], "weight_decay": 0.0, "rate_factor": 1.0},
+        {"params": gates, "weight_decay": weight_decay, "rate_factor": gate_rate},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps)
 

@@ -115,7 +115,7 @@ class DistillationTrainer(SimpleTrainer):
 
         rate = self.schedule(self.iter)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate_factor", 1.0)
         self.storage.put_scalar("lr", rate, smoothing_hint=False)
 
         self.optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""The paper's ablations, measured: `python -m denserc.tools.ablate --table 11|12|13|construction`.
+"""The paper's ablations, measured: `python -m denserc.tools.ablate --table 11|12|13|construction|gates`.
 
 Every row is distilled once a seed from the same base config, by default the miniature's, whose data are
 written first where they are missing, and measured by region classification (top-1 mean accuracy: boxes, thing masks,
@@ -94,6 +94,8 @@ def disagreements(ablation: Ablation, runs: Runs) -> list[str]:
                 f"{paper}: the paper has {better.title!r} {better.paper[paper] - worse.paper[paper]:.1f} above "
                 f"{worse.title!r}; here {OURS[ours]} differs by {difference.mean:.1f} ± {difference.deviation:.1f}."
             )
+    if not pairs:
+        return []
     return [f"{agreeing} of {pairs} pairs of rows are ordered as in the paper.", *found]
 
 

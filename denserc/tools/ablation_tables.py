@@ -101,4 +101,15 @@ TABLES = {
         ),
         {name: "stuff_masks_top1" for name in _SEGMENTATION} | {"OV-COCO novel": "boxes_top1"},
     ),
+    # Not in the paper: whether the gates' own effect depends on how far a short training lets them move.
+    "gates": Ablation(
+        "The gates' learning rate",
+        (
+            Variant("no gates", _named("denserc_none")),
+            Variant("gates, the tower's rate", ()),
+            Variant("gates, 10 x", ("DISTILL.GATE_RATE", 10.0)),
+            Variant("gates, 30 x", ("DISTILL.GATE_RATE", 30.0)),
+        ),
+        {},
+    ),
 }

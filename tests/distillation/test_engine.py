@@ -199,3 +199,14 @@ def test_the_packaged_miniature_learns(make_cfg):
         losses = [line[name] for line in lines]
         assert sum(losses[-3:]) < 0.8 * sum(losses[:3]), name
     assert product_digest(cfg.OUTPUT_DIR) != weights_digest(build_dense_model(cfg).encoder)
+
+
+def test_the_gates_rate_reaches_the_step(make_cfg, tmp_path):
+    """After one step of AdamW an entry has moved by about the rate, whatever its gradient."""
+    moved = []
+    for rate in (1.0, 10.0):
+        cfg = make_cfg("DISTILL.GATE_RATE", rate, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", str(tmp_path / str(rate)))
+        run(cfg)
+        gates = load_checkpoint(Path(cfg.OUTPUT_DIR) / PRODUCT_NAME).encoder.gates
+        moved.append(gates.projections[0].weight.abs().median().item())
+    assert moved[1] == pytest.approx(10 * moved[0], rel=1e-2)

@@ -31,6 +31,16 @@ def test_matrices_decay_and_vectors_do_not(student):
         assert decay[id(parameter)] == (0.0 if vector else 0.1), name
 
 
+def test_the_gates_may_learn_faster_than_the_tower(student):
+    settings = {"lr": 1.0, "weight_decay": 0.1, "betas": (0.9, 0.98), "eps": 1e-6}
+    optimizer = build_optimizer(student, gate_rate=10.0, **settings)
+    factor = {id(p): group["rate_factor"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in student.named_parameters():
+        assert factor[id(parameter)] == (10.0 if name.startswith("gates.") else 1.0), name
+    with pytest.raises(ConfigurationError, match="above 0; got 0"):
+        build_optimizer(student, gate_rate=0, **settings)
+
+
 def test_blocks_alone_leave_embeddings_and_head(student):
     set_trainable(student, Trainable.BLOCKS)
     frozen = {name for name, p in student.named_parameters() if not p.requires_grad}
