@@ -1,12 +1,19 @@
-"""Weights of the original F-ViT (MMDetection's key format) in ours."""
+"""Weights of the original F-ViT (MMDetection's key format) in ours, and checkpoints of ours made of them."""
 
+import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 
-from ..encoders import to_open_clip_keys
-from ..structures import CheckpointError
+from ..encoders import load_exactly, to_open_clip_keys
+from ..structures import CheckpointError, WeightsMismatchError
+from .checkpoint import METADATA
+from .meta_arch import FViT
 
 _RULES = tuple(
     (re.compile(pattern), replacement)
@@ -38,13 +45,101 @@ _RULES = tuple(
 _DROPPED = re.compile(r"\.rope\.freqs_(cos|sin)$|^roi_head\.bbox_head\.fc_cls\.")
 _EMBEDDINGS = "roi_head.bbox_head.all_embeddings"
 _VISUAL, _OUR_VISUAL = "backbone.visual.", "backbone.encoder.tower.visual."
+_MARKS = ("roi_head.bbox_head.detect_temperature", "backbone.visual.blocks.0.norm1.weight")  # of every F-ViT over EVA
 
 
-def from_mmdetection(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+@dataclass(frozen=True)
+class ConvertedDetector:
+    """What a published file became.
+
+    Args:
+        model: complete, in eval mode; its vocabulary is still to be set.
+        class_vectors: (C + 1, E) the file's text embeddings, background last; the file does not name the classes.
+        dropped: keys that were left out knowingly: tables that follow from the architecture, and a layer that the
+            original never uses.
+        changed: names of the image tower's tensors that differ from those of the CLIP whose text tower was taken:
+            none for plain CLIP, most of them after a distillation.
+        tower_size: how many tensors the image tower has.
+    """
+
+    model: FViT
+    class_vectors: torch.Tensor
+    dropped: tuple[str, ...]
+    changed: tuple[str, ...]
+    tower_size: int
+
+
+def convert_detector(state: Mapping[str, torch.Tensor], cfg: CfgNode, source: str) -> ConvertedDetector:
+    """A published detector as ours, exactly or not at all.
+
+    Args:
+        state: the "state_dict" of a published file.
+        cfg: of the detector. MODEL.ENCODER names the CLIP whose text tower is taken, as the published files hold only
+            the image tower; MODEL.CONSTRUCTION says which dense features the file's image tower gives.
+        source: what errors call the file.
+
+    Raises:
+        CheckpointError: the file is no F-ViT of the original.
+        WeightsMismatchError: it is, but of another size or configuration; the full lists are in the message.
+    """
+    converted, class_vectors = from_mmdetection(state, source)
+    build = cfg.clone()
+    build.defrost()
+    build.MODEL.WEIGHTS, build.MODEL.DEVICE = "", "cpu"
+    build.DATASETS.TRAIN = build.DATASETS.TEST = ()  # they need not exist here
+    model = build_model(build)
+    tower = model.backbone.encoder.tower.visual.state_dict()
+    changed = tuple(
+        key for key, value in tower.items() if not _equal(value, converted.get(f"{_OUR_VISUAL}{key}", value))
+    )
+    text = {key: value for key, value in model.state_dict().items() if key.startswith("text_tower.")}
+    advice = "Give the configuration that this detector was trained with (--config), and its CLIP (--clip)."
+    load_exactly(model, {**converted, **text}, source, advice)
+    if class_vectors.shape[1] != model.backbone.encoder.embed_dim:
+        raise CheckpointError(
+            f"{source} holds text embeddings of width {class_vectors.shape[1]}, its image tower gives "
+            f"{model.backbone.encoder.embed_dim}."
+        )
+    return ConvertedDetector(
+        model=model.eval(),
+        class_vectors=class_vectors,
+        dropped=tuple(key for key in state if _DROPPED.search(key)),
+        changed=changed,
+        tower_size=len(tower),
+    )
+
+
+def write_detector(path: str | Path, model: FViT, cfg: CfgNode) -> None:
+    """Write a checkpoint that `load_detector` and MODEL.WEIGHTS take; whole or not at all.
+
+    Args:
+        path: of the .pth file.
+        model: an FViT that was built from a configuration.
+        cfg: of the detector, kept in the file, so that it can be built from the file alone.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    content = {"model": model.state_dict(), METADATA: {**model.metadata, "config": cfg.dump()}}
+    with partial.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b.to(a.dtype))
+
+
+def from_mmdetection(
+    state: Mapping[str, torch.Tensor], source: str = "this file"
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """A published detector's state dict in our names.
 
     Args:
         state: the "state_dict" of a published file.
+        source: what errors call the file.
 
     Returns:
         Our state dict of the trained parts and the image tower, without the text tower, which the published files do
@@ -52,14 +147,20 @@ def from_mmdetection(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch
         them are novel, only the class lists beside the file say.
 
     Raises:
-        CheckpointError: keys that no published F-ViT has.
+        CheckpointError: no F-ViT over EVA-CLIP, or (WeightsMismatchError) one with keys that no published one has.
     """
+    if not any(mark in state for mark in _MARKS):
+        raise CheckpointError(
+            f"{source} is no F-ViT of the original over EVA-CLIP: it has neither {' nor '.join(_MARKS)}. Its first "
+            f"keys are {sorted(state)[:8]}."
+        )
     visual = {
         key.removeprefix("backbone."): value
         for key, value in state.items()
         if key.startswith(_VISUAL) and not _DROPPED.search(key)
     }
-    converted = {_OUR_VISUAL + key.removeprefix("visual."): value for key, value in to_open_clip_keys(visual).items()}
+    tower = to_open_clip_keys(visual, source) if visual else {}
+    converted = {_OUR_VISUAL + key.removeprefix("visual."): value for key, value in tower.items()}
     unknown = []
     for key, value in state.items():
         if key.startswith(_VISUAL) or _DROPPED.search(key) or key == _EMBEDDINGS:
@@ -70,10 +171,8 @@ def from_mmdetection(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch
         else:
             converted[new] = value
     if unknown or _EMBEDDINGS not in state:
-        raise CheckpointError(
-            f"This is no F-ViT of the original: unknown keys {sorted(unknown)[:20]} ({len(unknown)}), "
-            f"{_EMBEDDINGS} {'held' if _EMBEDDINGS in state else 'absent'}."
-        )
+        missing = [] if _EMBEDDINGS in state else [_EMBEDDINGS]
+        raise WeightsMismatchError(source, missing, unexpected=unknown, advice="It is no F-ViT as it was published.")
     return converted, state[_EMBEDDINGS].t().contiguous()
 
 

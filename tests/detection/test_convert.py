@@ -1,6 +1,5 @@
 """The published detectors' keys against the full-size configurations."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,14 @@ from denserc.config import get_denserc_config
 from denserc.detection import FViTBackbone, FViTROIHeads, FViTRPN
 from denserc.detection.convert import from_mmdetection
 from denserc.structures import CheckpointError
+from tests.published import published_shapes
 
 ROOT = Path(__file__).parents[2]
-LINE = re.compile(r"^(\S+)\t\(([\d, ]*)\)", re.MULTILINE)
 
 
 def published(name):
     """Keys of a published file with empty tensors of their shapes."""
-    text = (ROOT / "tests" / "fixtures" / "fvit" / f"fvit_{name}_keys.txt").read_text()
-    shapes = {key: [int(n) for n in shape.split(",") if n.strip()] for key, shape in LINE.findall(text)}
-    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    return {key: torch.empty(shape, device="meta") for key, (shape, _) in published_shapes(name).items()}
 
 
 @pytest.mark.parametrize(

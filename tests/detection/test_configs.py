@@ -1,0 +1,54 @@
+"""The configurations of the paper's tables against what FACTS of the published ones say."""
+
+from pathlib import Path
+
+import pytest
+
+from denserc.config import get_denserc_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+B16, L14 = ("EVA02-B-16", [3, 5, 7, 11]), ("EVA02-L-14-336", [6, 10, 14, 23])
+COCO = {"images": 107_761, "epochs": 3, "background": 0.6, "score": 0.01, "nms": 0.4, "limit": 100, "masks": False}
+LVIS = {"images": 100_170, "epochs": 48, "background": 0.9, "score": 1e-4, "nms": 0.5, "limit": 300, "masks": True}
+PUBLISHED = {
+    "ovcoco_vitb16": (B16, COCO, 640, (75.0, 0.1, 0.8)),
+    "ovcoco_vitl14": (L14, COCO, 896, (75.0, 0.1, 0.8)),
+    "ovlvis_vitb16": (B16, LVIS, 1024, (50.0, 0.1, 0.6)),
+    "ovlvis_vitl14": (L14, LVIS, 896, (50.0, 0.1, 0.4)),
+}
+
+
+def load(name):
+    cfg = get_denserc_config()
+    cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
+    return cfg
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_settings(name):
+    cfg, ((encoder, blocks), data, size, (temperature, base, novel)) = load(name), PUBLISHED[name]
+    fvit, roi = cfg.MODEL.FVIT, cfg.MODEL.ROI_HEADS
+    assert (cfg.MODEL.ENCODER.NAME, list(fvit.BLOCKS), cfg.INPUT.SIZE) == (encoder, blocks, size)
+    assert (fvit.FUSION.TEMPERATURE, fvit.FUSION.BASE, fvit.FUSION.NOVEL) == (temperature, base, novel)
+    assert (fvit.CLASSIFIER.BACKGROUND_WEIGHT, cfg.MODEL.MASK_ON) == (data["background"], data["masks"])
+    assert (roi.SCORE_THRESH_TEST, roi.NMS_THRESH_TEST) == (data["score"], data["nms"])
+    assert cfg.TEST.DETECTIONS_PER_IMAGE == data["limit"]
+    lvis = data is LVIS
+    assert (fvit.RPN.NORM, fvit.ROI.LOW_QUALITY) == (("SyncBN", "overwrite") if lvis else ("", "none"))
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.WARMUP_ITERS) == (64, 1e-4, 250)
+    assert cfg.OUTPUT_DIR == f"output/{name}"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_schedule_is_the_epochs_arithmetic(name):
+    cfg, (_, data, _, _) = load(name), PUBLISHED[name]
+    an_epoch = data["images"] / cfg.SOLVER.IMS_PER_BATCH
+    assert abs(cfg.SOLVER.MAX_ITER - data["epochs"] * an_epoch) <= data["epochs"]
+    steps = [32 * an_epoch, 44 * an_epoch] if data is LVIS else []
+    assert list(cfg.SOLVER.STEPS) == pytest.approx(steps, abs=1)
+
+
+def test_every_configuration_is_in_the_table():
+    text = (CONFIGS / "README.md").read_text()
+    for path in CONFIGS.glob("*.yaml"):
+        assert f"`{path.name}`" in text or path.name.startswith("transfer_"), path.name
