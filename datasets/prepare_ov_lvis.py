@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """Derives OV-LVIS's training file: LVIS v1 train without the annotations of rare classes; all images stay.
 
-    python datasets/prepare_ov_lvis.py --root datasets --expect-official
+    python datasets/prepare_ov_lvis.py --root datasets
 
-Writes lvis_v1_train_norare.json.
+Writes lvis_v1_train_norare.json, and counts the validation file, which is used as it is. The numbers of images must be
+the published ones (train 100,170, val 19,809) unless --any-count is given.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from denserc.data.json_files import read_annotation_file
 from denserc.data.split_files import write_lvis_norare
-from denserc.data.splits import OFFICIAL_LVIS_TRAIN_IMAGES
+from denserc.data.splits import OFFICIAL_LVIS_TRAIN_IMAGES, OFFICIAL_LVIS_VAL_IMAGES, count
 from denserc.structures import DenseRCError
 
 
@@ -20,15 +22,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--root", type=Path, default=Path("datasets"), help="data root (default: datasets)")
     parser.add_argument("--train-json", type=Path, help="default: ROOT/lvis/lvis_v1_train.json")
     parser.add_argument("--out", type=Path, help="output file (default: ROOT/lvis/lvis_v1_train_norare.json)")
-    parser.add_argument(
-        "--expect-official", action="store_true", help=f"fail unless it has {OFFICIAL_LVIS_TRAIN_IMAGES:,} images"
-    )
+    parser.add_argument("--val-json", type=Path, help="only counted (default: ROOT/lvis/lvis_v1_val.json)")
+    parser.add_argument("--any-count", action="store_true", help="accept any number of images; val may be absent")
     options = parser.parse_args(arguments)
     out = options.out or options.root / "lvis" / "lvis_v1_train_norare.json"
+    val_json = options.val_json or options.root / "lvis" / "lvis_v1_val.json"
+    if val_json.is_file() or not options.any_count:
+        counts = count(read_annotation_file(val_json))
+        counts.require(images=None if options.any_count else OFFICIAL_LVIS_VAL_IMAGES, what=str(val_json))
+        print(f"{val_json}: {counts}")
     counts = write_lvis_norare(
         out,
         options.train_json or options.root / "lvis" / "lvis_v1_train.json",
-        expected_images=OFFICIAL_LVIS_TRAIN_IMAGES if options.expect_official else None,
+        expected_images=None if options.any_count else OFFICIAL_LVIS_TRAIN_IMAGES,
     )
     print(f"{out}: {counts}")
     return 0

@@ -13,6 +13,7 @@ from .json_files import read_annotation_file
 from .panoptic import register_panoptic_regions
 from .registration import register, register_open_vocab_dataset
 from .split_files import CLASSES, OV_COCO_TRAIN, OV_COCO_VAL, class_lists, read_classes
+from .transfer_files import OBJECTS365_VAL, VOC_TEST
 from .vocabularies import vocabulary
 
 
@@ -26,6 +27,14 @@ def register_all(root: str | Path) -> None:
         "ov_lvis_v1_train_norare", lvis / "lvis_v1_train_norare.json", coco, vocabulary("ov_lvis"), training=True
     )
     _register_lvis("ov_lvis_v1_val", lvis / "lvis_v1_val.json", coco, vocabulary("ov_lvis"), training=False)
+    _register_transfer("coco_2017_val_transfer", coco / "annotations/instances_val2017.json", coco / "val2017", "coco")
+    for version in ("v1", "v2"):
+        folder = root / f"objects365{version}"
+        _register_transfer(
+            f"objects365_{version}_val", folder / OBJECTS365_VAL, folder / "val", f"objects365_{version}"
+        )
+    voc = root / "VOCdevkit" / "VOC2007"
+    _register_transfer("voc_2007_test", voc / VOC_TEST, voc / "JPEGImages", "voc")
     _register_images("coco_2017_train_images", lambda: coco_folder_list(coco / "train2017"))
     _register_images("voc_2012_segmentation_train_images", lambda: voc_list(root / "VOCdevkit" / "VOC2012"))
     _register_images("ade20k_training_images", lambda: ade20k_list(root / "ADEChallengeData2016"))
@@ -56,10 +65,7 @@ def register_miniature(root: str | Path) -> None:
 
     file = transfer / "annotations" / "instances_val2017.json"
     if file.is_file():
-        # No class was trained on under these names; one treatment for all, as in the published transfer.
-        register_open_vocab_dataset(
-            "miniature_transfer_val", file, transfer / "val2017", base=_own_vocabulary(file).names
-        )
+        _register_transfer("miniature_transfer_val", file, transfer / "val2017", _own_vocabulary(file))
     else:
         _register_absent(file, "miniature_transfer_val")
 
@@ -73,6 +79,12 @@ def _register_ov_coco(train: str, val: str, coco: Path, classes: Vocabulary) -> 
         register_open_vocab_dataset(
             name, folder / file, coco / images, **class_lists(classes), evaluator_type="ov_coco", training=training
         )
+
+
+def _register_transfer(name: str, file: Path, images: Path, classes: str | Vocabulary) -> None:
+    # No class was trained on under these names; one treatment for all, as in the published transfer.
+    names = vocabulary(classes).names if isinstance(classes, str) else classes.names
+    register_open_vocab_dataset(name, file, images, base=names)
 
 
 def _register_lvis(name: str, file: Path, coco: Path, classes: Vocabulary, *, training: bool) -> None:

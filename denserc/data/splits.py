@@ -15,6 +15,7 @@ from .matching import categories_by_name, category_ids
 OFFICIAL_TRAIN_IMAGES = 107_761
 OFFICIAL_VAL_IMAGES = 4_836
 OFFICIAL_LVIS_TRAIN_IMAGES = 100_170
+OFFICIAL_LVIS_VAL_IMAGES = 19_809
 
 
 @dataclass(frozen=True)

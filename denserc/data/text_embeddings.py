@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from ..structures import DataError, TextEmbeddings
+from .matching import find_names
 from .prompts import build_prompts, check_templates
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,8 @@ def load_text_embeddings(path: str | Path, names: Sequence[str] | None = None) -
     (C, E) rows without names, for which `names` gives the rows' order.
 
     Args:
-        names: for .npy the names of the rows; for the others, the names wanted, in the order wanted.
+        names: for .npy the names of the rows; for the others, the names wanted, in the order wanted, with blanks and
+            capitals as `find_names` allows.
 
     Raises:
         DataError: the file is absent, of another format, or lacks a name.
@@ -137,7 +139,9 @@ def load_text_embeddings(path: str | Path, names: Sequence[str] | None = None) -
     embeddings = readers[path.suffix](path)
     if names is None:
         return embeddings
-    return TextEmbeddings(tuple(names), embeddings.select(names), embeddings.fingerprint, embeddings.templates)
+    found = find_names(names, embeddings.names)
+    vectors = embeddings.select([found.get(name, name) for name in names])
+    return TextEmbeddings(tuple(names), vectors, embeddings.fingerprint, embeddings.templates)
 
 
 def _read_safetensors(path: Path) -> TextEmbeddings:

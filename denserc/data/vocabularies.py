@@ -1,7 +1,8 @@
 """The published class lists as vocabularies. Names only; the lists lie in class_lists/ as JSON.
 
 Sources: OV-COCO's 48 / 17 split of COCO (the "generalised" 65), LVIS v1 with its frequencies (rare is novel),
-Pascal VOC, Objects365 v1 (its "tissue " keeps the trailing blank of the original file), COCO panoptic.
+Pascal VOC, Objects365 v1 (its "tissue " keeps the trailing blank of the original file) and v2 (misspelt names of the
+official file corrected), COCO panoptic.
 """
 
 import json
@@ -29,6 +30,11 @@ def panoptic_stuff() -> frozenset[str]:
     return frozenset(_asset("coco_panoptic")["stuff"])
 
 
+def objects365_v2_misspelt() -> dict[str, str]:
+    """Names of Objects365 v2 that the official file misspells: {our name: as the file has it}."""
+    return dict(_asset("objects365_v2")["misspelt"])
+
+
 def _ov_coco() -> Vocabulary:
     return Vocabulary(_asset("coco")["open"], novel=_asset("coco")["novel"])
 
@@ -48,6 +54,7 @@ VOCABULARIES: dict[str, Callable[[], Vocabulary]] = {
     "coco": lambda: Vocabulary(_asset("coco")["all"]),  # 80
     "coco_panoptic": _coco_panoptic,  # 133 by category id = 80 things + 53 stuff
     "objects365_v1": lambda: Vocabulary(_asset("objects365_v1")["names"]),  # 365
+    "objects365_v2": lambda: Vocabulary(_asset("objects365_v2")["names"]),  # 365 others
     "voc": lambda: Vocabulary(_asset("voc")["names"]),  # 20
 }
 

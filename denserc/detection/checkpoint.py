@@ -99,7 +99,10 @@ class FViTCheckpointer(DetectionCheckpointer):
                     "Give the same MODEL.ENCODER, or the checkpoint as MODEL.WEIGHTS, which brings its own."
                 )
         advice = "The detector's MODEL configuration is not the one that it was trained with."
-        load_exactly(self.model, checkpoint.pop("model"), "the detector checkpoint", advice)
+        weights = checkpoint.pop("model")
+        if self.model.roi_heads.mask_head is None:
+            weights = _without_mask_head(weights)
+        load_exactly(self.model, weights, "the detector checkpoint", advice)
         fingerprint = self.model.text_tower.fingerprint()
         if fingerprint != given["text_fingerprint"]:
             raise FingerprintMismatchError(
@@ -107,3 +110,11 @@ class FViTCheckpointer(DetectionCheckpointer):
                 f"{fingerprint}: the file was changed by hand, or its tokenizer was."
             )
         self.model.metadata = {**own, "text_fingerprint": fingerprint}
+
+
+def _without_mask_head(weights: dict) -> dict:
+    """Weights for a detector of boxes alone (MODEL.MASK_ON False): a mask head's, if there are any, are left out."""
+    kept = {key: value for key, value in weights.items() if not key.startswith("roi_heads.mask_head.")}
+    if len(kept) < len(weights):
+        logger.info("MODEL.MASK_ON is False: the checkpoint's mask head is not used.")
+    return kept

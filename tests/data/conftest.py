@@ -50,6 +50,40 @@ COCO = {
 }
 
 
+def objects365_file(names, misspelt=()) -> dict:
+    """An Objects365 file of one image, its categories in an order of its own, one box of the fifth class."""
+    misspelt, order = dict(misspelt), [*range(3, len(names)), 2, 0, 1]
+    return {
+        "images": [{"id": 7, "file_name": "images/v1/patch3/b.jpg", "height": 30, "width": 50}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [1.5, 2, 3, 4], "area": 12, "iscrowd": 0}],
+        "categories": [{"id": i + 1, "name": misspelt.get(names[i], names[i])} for i in order],
+    }
+
+
+_VOC_XML = """<annotation><size><width>50</width><height>30</height></size>{}</annotation>"""
+_VOC_OBJECT = """<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>1</xmin><ymin>3</ymin><xmax>10</xmax>
+<ymax>30</ymax></bndbox><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part></object>"""
+
+
+@pytest.fixture
+def objects365():
+    return objects365_file
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """A data root with a VOC2007 of two test images: a dining table; a dog, and another that is difficult."""
+    folder = tmp_path / "VOCdevkit" / "VOC2007"
+    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / part).mkdir(parents=True)
+    (folder / "ImageSets" / "Main" / "test.txt").write_text("000001\n000004\n")
+    for name, objects in (("000001", [("diningtable", 0)]), ("000004", [("dog", 0), ("dog", 1)])):
+        (folder / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
+        text = _VOC_XML.format("".join(_VOC_OBJECT.format(*one) for one in objects))
+        (folder / "Annotations" / f"{name}.xml").write_text(text)
+    return tmp_path
+
+
 @pytest.fixture
 def coco() -> dict:
     return copy.deepcopy(COCO)

@@ -14,6 +14,7 @@ from denserc.structures import DataError, Vocabulary
 NAMES = {
     "ov_coco_2017_train_base", "ov_coco_2017_val", "coco_2017_panoptic_val_regions",
     "ov_lvis_v1_train_norare", "ov_lvis_v1_val",
+    "coco_2017_val_transfer", "objects365_v1_val", "objects365_v2_val", "voc_2007_test",
     "coco_2017_train_images", "voc_2012_segmentation_train_images", "ade20k_training_images",
     "miniature_ov_coco_train_base", "miniature_ov_coco_val", "miniature_panoptic_val_regions",
     "miniature_transfer_val", "miniature_lvis_train_norare", "miniature_lvis_val",
@@ -71,6 +72,15 @@ def test_the_miniature_brings_its_own_classes(coco, base, novel, tmp_path):
         ["person", "train", "cat", "dog", "horse", "toaster"]
     )
     assert dataset_vocabulary("miniature_lvis_val").novel == {"dog"}
+
+
+@pytest.mark.parametrize(
+    "name, classes", [("coco_2017_val_transfer", 80), ("objects365_v1_val", 365), ("objects365_v2_val", 365),
+                      ("voc_2007_test", 20)],
+)  # fmt: skip
+def test_transfer_sets_have_no_split(tmp_path, name, classes):
+    register_all(tmp_path)
+    assert len(dataset_vocabulary(name)) == classes and not dataset_vocabulary(name).novel
 
 
 def test_images_of_coco_have_its_ids(tmp_path):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from denserc.data.vocabularies import objects365_v2_misspelt, vocabulary
+
 DATASETS = Path(__file__).resolve().parents[2] / "datasets"
 
 
@@ -46,10 +48,24 @@ def test_ov_coco_files_and_counts(root, lists):
     assert written == {"instances_train2017_base.json", "instances_val2017_all.json", "classes.json"}
 
 
-def test_official_counts_can_be_demanded(root, lists):
-    done = run("prepare_ov_coco.py", "--root", root, *lists, "--expect-official")
-    assert done.returncode != 0
-    assert "2 images, but 107,761 were expected" in done.stderr and "Traceback" not in done.stderr
+@pytest.fixture
+def with_cocos_classes(root, coco):
+    """The same annotations in a file that lists OV-COCO's 65 classes."""
+    ids = {c["name"]: c["id"] for c in coco["categories"]}
+    names = vocabulary("ov_coco").names
+    categories = [{"id": ids.get(name, 100 + i), "name": name} for i, name in enumerate(names)]
+    for split in ("train", "val"):
+        path = root / "coco" / "annotations" / f"instances_{split}2017.json"
+        path.write_text(json.dumps({**coco, "categories": categories}))
+    return root
+
+
+def test_published_counts_are_demanded_of_cocos_classes(with_cocos_classes):
+    done = run("prepare_ov_coco.py", "--root", with_cocos_classes)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "but 107,761 were expected" in done.stderr
+    assert not (with_cocos_classes / "coco" / "annotations" / "ov_coco").exists()
+    assert run("prepare_ov_coco.py", "--root", with_cocos_classes, "--any-count").returncode == 0
 
 
 def test_default_classes_are_cocos(root):
@@ -65,7 +81,46 @@ def test_base_without_novel_is_refused(root, lists):
 
 
 def test_ov_lvis_file_and_counts(root):
-    done = run("prepare_ov_lvis.py", "--root", root)
+    done = run("prepare_ov_lvis.py", "--root", root, "--any-count")
     assert done.returncode == 0, done.stderr
     assert "5 images, 5 annotations" in done.stdout
     assert (root / "lvis" / "lvis_v1_train_norare.json").is_file()
+
+
+def test_ov_lvis_demands_the_published_counts_of_both_files(root):
+    val = root / "lvis" / "lvis_v1_val.json"
+    done = run("prepare_ov_lvis.py", "--root", root)
+    assert done.returncode != 0 and "lvis_v1_val.json does not exist" in done.stderr
+    val.write_text((root / "lvis" / "lvis_v1_train.json").read_text())
+    done = run("prepare_ov_lvis.py", "--root", root)
+    assert done.returncode != 0 and "5 images, but 19,809 were expected" in done.stderr
+    assert not (root / "lvis" / "lvis_v1_train_norare.json").exists()
+
+
+def test_objects365_file_has_our_names_and_finds_its_images(tmp_path, objects365):
+    folder = tmp_path / "objects365v2"
+    folder.mkdir()
+    (folder / "val" / "patch3").mkdir(parents=True)
+    (folder / "val" / "patch3" / "b.jpg").write_bytes(b"")
+    official = objects365(vocabulary("objects365_v2").names, objects365_v2_misspelt())
+    (folder / "zhiyuan_objv2_val.json").write_text(json.dumps(official))
+    done = run("prepare_objects365.py", "--root", tmp_path, "--version", "v2")
+    assert done.returncode != 0 and "1 images, but 80,000 were expected" in done.stderr
+    done = run("prepare_objects365.py", "--root", tmp_path, "--version", "v2", "--any-count")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((folder / "objects365_val_names.json").read_text())
+    assert [c["name"] for c in written["categories"]] == list(vocabulary("objects365_v2").names)
+    assert written["images"][0]["file_name"] == "patch3/b.jpg"
+    (folder / "zhiyuan_objv2_val.json").write_text(json.dumps(objects365(vocabulary("objects365_v1").names)))
+    done = run("prepare_objects365.py", "--root", tmp_path, "--version", "v2", "--any-count")
+    assert done.returncode != 0 and "other version" in done.stderr
+
+
+def test_voc_file_and_counts(voc):
+    done = run("prepare_voc.py", "--root", voc)
+    assert done.returncode != 0 and "2 images, but 4,952 were expected" in done.stderr
+    done = run("prepare_voc.py", "--root", voc, "--any-count")
+    assert done.returncode == 0 and "2 images, 3 annotations (1 crowds), 2 of 20 classes" in done.stdout, done.stderr
+    assert (voc / "VOCdevkit" / "VOC2007" / "voc2007_test.json").is_file()
+    done = run("prepare_voc.py", "--root", voc, "--year", "2012")
+    assert done.returncode != 0 and "VOC2012 test" in done.stderr

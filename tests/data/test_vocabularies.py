@@ -7,6 +7,7 @@ import pytest
 from denserc.data.vocabularies import (
     VOCABULARIES,
     lvis_frequencies,
+    objects365_v2_misspelt,
     panoptic_stuff,
     read_class_list,
     vocabulary,
@@ -17,6 +18,7 @@ from denserc.structures import ConfigurationError, DataError
 @pytest.mark.parametrize(
     "name, classes, novel",
     [("ov_coco", 65, 17), ("coco", 80, 0), ("ov_lvis", 1203, 337), ("voc", 20, 0), ("objects365_v1", 365, 0),
+     ("objects365_v2", 365, 0),
      ("coco_panoptic", 133, 0)],
 )  # fmt: skip
 def test_sizes_are_the_published_ones(name, classes, novel):
@@ -24,7 +26,7 @@ def test_sizes_are_the_published_ones(name, classes, novel):
 
 
 def test_every_vocabulary_is_counted_above():
-    assert len(VOCABULARIES) == 6
+    assert len(VOCABULARIES) == 7
 
 
 def test_open_vocabulary_coco_is_part_of_coco():
@@ -46,6 +48,16 @@ def test_panoptic_has_things_before_stuff():
     names = vocabulary("coco_panoptic").names
     assert names[:80] == vocabulary("coco").names
     assert set(names[80:]) == panoptic_stuff() and len(panoptic_stuff()) == 53
+
+
+def test_objects365s_versions_differ_in_classes_and_order():
+    first, second = (vocabulary(f"objects365_{version}").names for version in ("v1", "v2"))
+    assert "tissue " in first and all(name == name.strip() for name in second)
+    lower = [{name.strip().lower() for name in names} for names in (first, second)]
+    assert len(lower[0] & lower[1]) < 330 and first.index("hat") != second.index("Hat")
+    misspelt = objects365_v2_misspelt()
+    assert set(misspelt) <= set(second) and not set(misspelt.values()) & set(second)
+    assert misspelt["Basket"] == "Bakset"
 
 
 def test_unknown_vocabulary_lists_the_known():
