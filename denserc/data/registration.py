@@ -116,7 +116,7 @@ def register_from_yaml(path: str | Path) -> tuple[str, ...]:
     splits = [split for split in ("train", "val") if split in description]
     if not splits:
         raise ConfigurationError(f"{path} describes neither 'train' nor 'val'.")
-    base, novel = (_names(path, description.get(key, [])) for key in ("base", "novel"))
+    base, novel = (_names(path, key, description.get(key, [])) for key in ("base", "novel"))
     names = []
     for split in splits:
         files = description[split]
@@ -134,8 +134,16 @@ def register_from_yaml(path: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _names(path: Path, value: str | list[str]) -> tuple[str, ...]:
-    return read_class_list(path.parent / value) if isinstance(value, str) else tuple(str(name) for name in value)
+def _names(path: Path, key: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return read_class_list(path.parent / value)
+    if not isinstance(value, list):
+        raise ConfigurationError(f"{path}: {key!r} must be a list of class names, or a file of them; got {value!r}.")
+    # YAML reads yes, no, on and off as truth values, 1 and 2.5 as numbers.
+    wrong = [name for name in value if not isinstance(name, str)]
+    if wrong:
+        raise ConfigurationError(f"{path}: {key!r} has {wrong}, which YAML reads as no text. Put quotes around it.")
+    return tuple(value)
 
 
 def _check_keys(path: Path, mapping: object, known: set[str], needed: set[str]) -> None:

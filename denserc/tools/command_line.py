@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import get_denserc_config
-from ..data.builtin import register_all
+from ..data.config import register_configured
 from ..structures import ConfigurationError
 
 EPILOG = """
@@ -65,9 +65,9 @@ def read_config(args: Namespace) -> CfgNode:
 
 
 def setup(args: Namespace) -> CfgNode:
-    """The configuration of a command line; the built-in data sets are registered, the log is set up."""
-    register_all(data_root())
+    """The configuration of a command line; built-in and described data sets are registered, the log is set up."""
     cfg = read_config(args)
+    register_configured(cfg, data_root())
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="denserc")
     return cfg

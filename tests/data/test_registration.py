@@ -6,6 +6,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from denserc.config import get_denserc_config
+from denserc.data.config import register_configured
 from denserc.data.registration import dataset_vocabulary, register_from_yaml, register_open_vocab_dataset
 from denserc.structures import ConfigurationError, DataError, Vocabulary
 
@@ -142,6 +144,8 @@ def test_a_description_registers_train_and_val(json_file, base, novel, tmp_path)
         ("base: [x]\nval: {annotations: a, images: b}", "'name'"),
         ("name: a\nbase: [x]\nval: {annotations: a}", "images"),
         ("- a", "mapping"),
+        ("name: a\nbase: [x, no]\nval: {annotations: a, images: b}", "False.*quotes"),
+        ("name: a\nbase: {x: 1}\nval: {annotations: a, images: b}", "'base' must be a list"),
     ],
 )
 def test_a_wrong_description_is_refused(tmp_path, text, message):
@@ -149,3 +153,21 @@ def test_a_wrong_description_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         register_from_yaml(path)
+
+
+def test_classes_that_the_file_lacks_are_named_when_the_set_is_used(json_file, tmp_path):
+    (tmp_path / "d.yaml").write_text("name: d\nbase: [horses]\nval: {annotations: instances.json, images: x}")
+    register_from_yaml(tmp_path / "d.yaml")
+    with pytest.raises(DataError, match="lack 'horses' .did you mean 'horse'"):
+        DatasetCatalog.get("d_val")
+
+
+def test_a_config_registers_descriptions_before_its_sets_are_looked_up(json_file, tmp_path):
+    (tmp_path / "d.yaml").write_text("name: d\nbase: [horse]\nval: {annotations: instances.json, images: x}")
+    cfg = get_denserc_config()
+    cfg.merge_from_list(["DATASETS.REGISTER", f"('{tmp_path / 'd.yaml'}',)"])
+    register_configured(cfg, tmp_path)
+    assert {"d_val", "ov_coco_2017_val"} <= set(DatasetCatalog.list())
+    cfg.merge_from_list(["DATASETS.REGISTER", f"('{tmp_path / 'e.yaml'}',)"])
+    with pytest.raises(DataError, match="e.yaml"):
+        register_configured(cfg, tmp_path)

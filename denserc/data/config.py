@@ -1,0 +1,26 @@
+"""Config keys of the data, beside Detectron2's own DATASETS.TRAIN and .TEST."""
+
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from .builtin import register_all
+from .registration import register_from_yaml
+
+
+def add_data_config(cfg: CfgNode) -> None:
+    """Add DATASETS.REGISTER."""
+    # Descriptions of one's own data sets (datasets/README.md), registered before TRAIN and TEST are looked up:
+    # DATASETS.REGISTER "('my/birds.yaml',)" makes birds_train and birds_val known.
+    cfg.DATASETS.REGISTER = ()
+
+
+def register_configured(cfg: CfgNode, root: str | Path) -> None:
+    """Register the built-in data sets below `root` and those that DATASETS.REGISTER describes.
+
+    Raises:
+        ConfigurationError, DataError: see register_from_yaml.
+    """
+    register_all(root)
+    for description in cfg.DATASETS.REGISTER:
+        register_from_yaml(description)
