@@ -14,23 +14,13 @@ from ..data.proposals import ProposalLimits, read_proposals
 from ..encoders import PositionResize, build_clip, build_foundation_model
 from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, choose
-from ..training import join_processes
+from ..training import Precision, RateScaling, arithmetic, build_average, join_processes, scaled_rate
 from .crops import CropResize, CropTransform
 from .data import DistillationDataset, UnreadableMonitor, build_loader
 from .distiller import Distiller, foundation_input_size
 from .losses import CoherenceFeatures, CoherenceReading, PooledMap
 from .memory import TargetMemory
-from .optim import (
-    ExportedWeights,
-    RateScaling,
-    Trainable,
-    build_average,
-    build_optimizer,
-    learning_rate,
-    scaled_rate,
-    set_trainable,
-)
-from .precision import Precision, arithmetic
+from .optim import ExportedWeights, Trainable, build_optimizer, learning_rate, set_trainable
 from .proposals import ProposalRegions, WithoutProposals
 from .regions import GridRegions, GridRule, ImageRecord, RegionSource
 from .sources import collect_images
@@ -67,7 +57,8 @@ def build_trainer(
     foundation = build_foundation(cfg)
     set_trainable(model.encoder, choose(Trainable, settings.TRAINABLE, "DISTILL.TRAINABLE"))
     model.encoder.gradient_checkpointing = settings.GRADIENT_CHECKPOINTING
-    autocast, scaler = arithmetic(choose(Precision, settings.PRECISION, "DISTILL.PRECISION"), device)
+    precision = choose(Precision, settings.PRECISION, "DISTILL.PRECISION")
+    autocast, scaler = arithmetic(precision, device, "DISTILL.PRECISION")
     distiller = Distiller(
         student=model.encoder,
         teacher=teacher,
@@ -123,7 +114,7 @@ def build_trainer(
         images_drawn=images_drawn,
         images_per_step=cfg.SOLVER.IMS_PER_BATCH,
         scaler=scaler,
-        average=build_average(model.encoder, settings.EMA.DECAY),
+        average=build_average(model.encoder, settings.EMA.DECAY, key="DISTILL.EMA.DECAY"),
         exported=choose(ExportedWeights, settings.EMA.EXPORT, "DISTILL.EMA.EXPORT"),
         failures=cfg.OUTPUT_DIR,
     )
@@ -132,13 +123,13 @@ def build_trainer(
 def build_rate(cfg: CfgNode) -> float:
     """The peak learning rate after DISTILL.LR_SCALING."""
     rule = choose(RateScaling, cfg.DISTILL.LR_SCALING, "DISTILL.LR_SCALING")
-    base, batch, reference = cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH, cfg.DISTILL.REFERENCE_BATCH
-    rate = scaled_rate(base, batch=batch, reference=reference, rule=rule)
-    if rule is not RateScaling.NONE:
-        logger.info(
-            f"Peak learning rate {rate:.4g}: {base:g} at a batch of {reference}, {rule.value} rule, now {batch}."
-        )
-    return rate
+    return scaled_rate(
+        cfg.SOLVER.BASE_LR,
+        batch=cfg.SOLVER.IMS_PER_BATCH,
+        reference=cfg.DISTILL.REFERENCE_BATCH,
+        rule=rule,
+        key="DISTILL.REFERENCE_BATCH",
+    )
 
 
 def build_teacher(cfg: CfgNode, model: DenseModel) -> ImageTower:

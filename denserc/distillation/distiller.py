@@ -13,10 +13,10 @@ from torch import nn
 from ..construction import DenseEncoder
 from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, PixelStatistics
+from ..training import weights_digest
 from .batch import DistillationBatch
 from .losses import CoherenceFeatures, CoherenceReading, PooledMap, coherence_loss, pool_regions, semantics_loss
 from .memory import TargetMemory
-from .state import weights_digest
 
 
 def foundation_input_size(student_size: int, student_patch: int, foundation_patch: int) -> int:

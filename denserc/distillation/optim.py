@@ -1,4 +1,4 @@
-"""Which parameters learn, how fast, with how much decay, and their moving average."""
+"""Which parameters learn, how fast, and with how much decay."""
 
 import math
 import re
@@ -6,7 +6,6 @@ from enum import Enum
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..construction import DenseEncoder
 from ..structures import ConfigurationError
@@ -17,14 +16,6 @@ class Trainable(Enum):
 
     TOWER = "tower"  # the whole image tower
     BLOCKS = "blocks"  # its transformer blocks alone: CLIPSelf and DeCLIP keep embeddings, norm and head
-
-
-class RateScaling(Enum):
-    """How the learning rate follows the total batch; steps and warm-up stay as they are given."""
-
-    NONE = "none"  # the rate is the configuration's, whatever the batch
-    LINEAR = "linear"  # times batch / reference
-    SQRT = "sqrt"  # times sqrt(batch / reference), the rule for Adam-like optimisers
 
 
 class ExportedWeights(Enum):
@@ -82,33 +73,6 @@ def build_optimizer(
         {"params": gates, "weight_decay": weight_decay, "rate_factor": gate_rate},
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps)
-
-
-def scaled_rate(base: float, *, batch: int, reference: int, rule: RateScaling) -> float:
-    """The peak learning rate of a total batch.
-
-    Args:
-        base: the rate at the reference batch.
-        batch: images a step, over all processes and accumulated batches.
-        reference: images a step that `base` was chosen for.
-        rule: see `RateScaling`.
-    """
-    if reference < 1:
-        raise ConfigurationError(f"DISTILL.REFERENCE_BATCH is a number of images, at least 1; got {reference}.")
-    ratio = batch / reference
-    return base * {RateScaling.NONE: 1.0, RateScaling.LINEAR: ratio, RateScaling.SQRT: math.sqrt(ratio)}[rule]
-
-
-def build_average(student: nn.Module, decay: float) -> AveragedModel | None:
-    """An exponential moving average of the student's weights, or None for a decay of 0.
-
-    The first update copies the student; each later one is decay * average + (1 - decay) * student.
-    """
-    if not 0 <= decay < 1:
-        raise ConfigurationError(f"DISTILL.EMA.DECAY must be in 0..1, without 1 (0 = no average); got {decay}.")
-    if decay == 0:
-        return None
-    return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay)).requires_grad_(False)
 
 
 def learning_rate(step: int, *, base: float, warmup: int, total: int) -> float:

@@ -1,15 +1,13 @@
 """The resume state: written atomically, read strictly, never the blend."""
 
-import hashlib
 import logging
-import os
 import re
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..structures import CheckpointError
+from ..training import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -30,27 +28,6 @@ def set_rng_state(state: dict) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def weights_digest(module: nn.Module) -> str:
-    """A digest of all parameters and buffers: equal if and only if their bits are."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def write_atomically(path: Path, content: dict) -> Path:
-    """Writes a file of torch.save whole or not at all, through `<name>.partial` beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return path
 
 
 def write_state(folder: str | Path, step: int, content: dict, keep: int = 1) -> Path:

@@ -1,97 +1,58 @@
-"""The training loop: Detectron2's SimpleTrainer with accumulation, a stateless schedule and an exact resume.
+"""The training loop: a stateless schedule and an exact resume around the shared step.
 
 Everything that decides a step follows from the weights, their moving average, the optimiser, the gradient
 scale, the generators' state and the number of images drawn; all are in the resume state.
 """
 
-import logging
-import math
-import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Callable, Sequence
 
 import torch
-from detectron2.engine import HookBase, SimpleTrainer
+from detectron2.engine import HookBase
 from detectron2.utils import comm
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from ..construction import DenseEncoder
 from ..structures import CheckpointError
-from ..training import any_process
+from ..training import StepTrainer, weights_digest
 from .batch import DistillationBatch
 from .data import UnreadableMonitor
 from .distiller import Distiller
-from .failure import save_failed_step
 from .optim import ExportedWeights
-from .state import rng_state, set_rng_state, weights_digest, write_state
-
-logger = logging.getLogger(__name__)
+from .state import rng_state, set_rng_state, write_state
 
 
-class DistillationTrainer(SimpleTrainer):
-    """One optimiser step from one or more batches.
+class DistillationTrainer(StepTrainer):
+    """Distils; see StepTrainer for what is not named here.
 
     Args:
-        model: a Distiller, or DistributedDataParallel around one.
-        batches: an endless iterable of batches on the CPU.
-        optimizer: over the student's parameters.
         schedule: step -> learning rate.
-        device: where the model is.
-        accumulate: batches a step.
-        clip_norm: the gradient's largest norm; None = no clipping.
         monitor: is told of unreadable images, once a step.
-        seed: of the data, kept in the resume state.
-        images_drawn: images used so far, over all processes.
-        images_per_step: over all processes and accumulated batches.
-        scaler: of the gradients, for fp16; None = no scaling.
         average: of the student's weights, updated after each step; None = no average.
         exported: what `product_encoder` is where there is an average.
-        failures: folder for the batches of a step that is not finite.
     """
 
     def __init__(
         self,
         *,
-        model: nn.Module,
-        batches: Iterable[DistillationBatch],
-        optimizer: torch.optim.Optimizer,
         schedule: Callable[[int], float],
-        device: torch.device,
-        accumulate: int = 1,
-        clip_norm: float | None = None,
         monitor: UnreadableMonitor,
-        seed: int = 0,
-        images_drawn: int = 0,
-        images_per_step: int,
-        scaler: torch.amp.GradScaler | None = None,
         average: AveragedModel | None = None,
         exported: ExportedWeights = ExportedWeights.AVERAGE,
-        failures: str | Path = ".",
+        **options,
     ):
-        super().__init__(model, batches, optimizer)
+        advice = "A lower SOLVER.BASE_LR, SOLVER.CLIP_GRADIENTS or DISTILL.PRECISION bf16 or fp32 may help;"
+        super().__init__(advice=advice, **options)
         self.schedule = schedule
-        self.device = device
-        self.accumulate = accumulate
-        self.clip_norm = clip_norm
         self.monitor = monitor
-        self.seed = seed
-        self.images_drawn = images_drawn
-        self.images_per_step = images_per_step
-        self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
-        self.skipped_steps = 0
         self.average = average
         self.exported = exported
-        self.failures = failures
+        self._normalizer = 1.0
         self._teacher_digest = weights_digest(self.distiller.teacher)
 
     @property
     def distiller(self) -> Distiller:
         """The module inside the wrapper for several processes."""
-        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        return self.module
 
     @property
     def product_encoder(self) -> DenseEncoder:
@@ -100,107 +61,39 @@ class DistillationTrainer(SimpleTrainer):
             return self.average.module
         return self.distiller.student
 
-    def run_step(self) -> None:
-        """Draws, adds up gradients, clips, steps.
+    def prepare(self, batches: Sequence[DistillationBatch]) -> None:
+        """Takes note of unreadable images, sets the rate and the divisor of the losses.
 
         Raises:
-            FloatingPointError: a loss or the gradient is not finite, in any process. The weights are still those
-                before the step, and the batches lie in a file that the error names.
             DataError: too many unreadable images.
         """
-        start = time.perf_counter()
-        batches = [next(self._data_loader_iter) for _ in range(self.accumulate)]
-        data_time = time.perf_counter() - start
         self.monitor.see(entry for batch in batches for entry in batch.unreadable)
-
         rate = self.schedule(self.iter)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("rate_factor", 1.0)
         self.storage.put_scalar("lr", rate, smoothing_hint=False)
+        self._normalizer = self._regions_per_batch(batches)
 
-        self.optimizer.zero_grad()
-        normalizer = self._regions_per_batch(batches)
-        terms = []
-        for position, batch in enumerate(batches):
-            with self._gradients_stay_local(position + 1 < len(batches)):
-                losses = self.model(batch.to(self.device), normalizer)
-                self.scaler.scale(sum(losses.values()) / self.accumulate).backward()
-            terms.append({name: loss.detach() for name, loss in losses.items()})
-        self.after_backward()
-        # Read only now: on a GPU each reading waits for it.
-        found = [{name: float(loss) for name, loss in losses.items()} for losses in terms]
-        if any_process(not all(math.isfinite(value) for losses in found for value in losses.values()), self.device):
-            self._stop("loss", batches, found)
-        totals = {name: torch.tensor(sum(losses[name] for losses in found) / self.accumulate) for name in found[0]}
-        self._write_metrics(totals, data_time)
-        if len(totals) == 1 and comm.is_main_process():
-            # Detectron2 names the terms only where there are several; curves want them always.
-            self.storage.put_scalar(*totals, self.storage.latest()["total_loss"][0])
-        self._update_weights(batches, found)
-        self.images_drawn += self.images_per_step
+    def losses(self, batch: DistillationBatch) -> dict[str, torch.Tensor]:
+        """Of one batch, divided by the regions of the whole step."""
+        return self.model(batch.to(self.device), self._normalizer)
 
-    def _update_weights(self, batches: Sequence[DistillationBatch], losses: Sequence[dict[str, float]]) -> None:
-        """One step of the optimiser and of the average, unless the scaled gradient overflowed."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        self.scaler.unscale_(self.optimizer)
-        # The processes have the same gradient, so they decide alike.
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
-        scale = self.scaler.get_scale()
-        if math.isfinite(norm):
-            self.storage.put_scalar("grad_norm", float(norm))
-        elif not self.scaler.is_enabled() or scale <= 1:
-            self._stop("gradient", batches, losses)
-        if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.scaler.get_scale() < scale:
-            self.skipped_steps += 1
-            logger.info(
-                f"Step {self.iter + 1} skipped ({self.skipped_steps} so far): its float16 gradient overflowed at the "
-                f"scale {scale:g}."
-            )
-        elif self.average is not None:
+    def updated(self) -> None:
+        """The average follows."""
+        if self.average is not None:
             self.average.update_parameters(self.distiller.student)
-        if self.scaler.is_enabled():
-            self.storage.put_scalars(loss_scale=scale, skipped_steps=self.skipped_steps, smoothing_hint=False)
 
-    def _stop(self, what: str, batches: Sequence[DistillationBatch], losses: Sequence[dict[str, float]]) -> NoReturn:
-        """All processes leave together; those whose batches can be the reason save them."""
-        step, rank = self.iter + 1, comm.get_rank()
-        mine = what == "gradient" or not all(math.isfinite(value) for terms in losses for value in terms.values())
-        if not mine:
-            raise FloatingPointError(
-                f"Step {step}: the loss of another process is not finite. It saved its batch in {self.failures}."
-            )
-        path = save_failed_step(
-            self.failures,
-            step=step,
-            rank=rank,
-            world_size=comm.get_world_size(),
-            seed=self.seed,
-            images_drawn=self.images_drawn,
-            batches=batches,
-            losses=losses,
-        )
-        raise FloatingPointError(
-            f"Step {step}, process {rank}: the {what} is not finite; the losses are {list(losses)}. The weights are "
-            f"those before the step. The batch is saved in {path}. A lower SOLVER.BASE_LR, SOLVER.CLIP_GRADIENTS or "
-            f"DISTILL.PRECISION bf16 or fp32 may help; --resume continues from the last state."
-        )
+    def keepsake(self, batch: DistillationBatch) -> tuple[dict, int]:
+        """`DistillationBatch(**content)` is the batch again: images and crops as uint8, files by name."""
+        return dict(vars(batch)), len(batch.images)
 
-    def _regions_per_batch(self, batches: list[DistillationBatch]) -> float:
+    def _regions_per_batch(self, batches: Sequence[DistillationBatch]) -> float:
         """Mean number of regions over accumulated batches and processes: with it as the divisor, their
         gradients add up to that of one large batch, whatever number of regions each drew."""
         count = torch.tensor(float(sum(b.num_regions for b in batches)), device=self.device)
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(count)
         return float(count) / (len(batches) * comm.get_world_size())
-
-    def _gradients_stay_local(self, more_to_come: bool):
-        if more_to_come and isinstance(self.model, DistributedDataParallel):
-            return self.model.no_sync()
-        return nullcontext()
 
     def save(self, folder: str, keep: int) -> None:
         """Writes the resume state after the step in progress; all processes must call it."""

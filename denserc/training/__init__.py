@@ -1,8 +1,27 @@
-"""What both kinds of training share: device, progress bar, what processes decide together, results kept on disk."""
+"""What both trainings share: the step, device, arithmetic, average, rate, processes, progress bar, files."""
 
+from .average import build_average
 from .device import resolve_device
+from .files import weights_digest, write_atomically
 from .kept import kept
+from .precision import Precision, arithmetic
 from .processes import any_process, join_processes
 from .progress import ProgressBar
+from .rates import RateScaling, scaled_rate
+from .trainer import StepTrainer
 
-__all__ = ["ProgressBar", "any_process", "join_processes", "kept", "resolve_device"]
+__all__ = [
+    "Precision",
+    "ProgressBar",
+    "RateScaling",
+    "StepTrainer",
+    "any_process",
+    "arithmetic",
+    "build_average",
+    "join_processes",
+    "kept",
+    "resolve_device",
+    "scaled_rate",
+    "weights_digest",
+    "write_atomically",
+]

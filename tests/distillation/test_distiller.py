@@ -18,9 +18,9 @@ from denserc.distillation.losses import (
 )
 from denserc.distillation.memory import TargetMemory
 from denserc.distillation.optim import Trainable, build_optimizer, set_trainable
-from denserc.distillation.state import weights_digest
 from denserc.encoders import build_foundation_model
 from denserc.structures import ConfigurationError
+from denserc.training import weights_digest
 
 
 def make_batch(images=2, regions=3, side=64, crop=64, seed=0) -> DistillationBatch:

@@ -7,15 +7,13 @@ import torch
 
 from denserc.construction import Construction, DenseEncoder
 from denserc.distillation.optim import (
-    RateScaling,
     Trainable,
-    build_average,
     build_optimizer,
     learning_rate,
-    scaled_rate,
     set_trainable,
 )
 from denserc.structures import ConfigurationError
+from denserc.training import RateScaling, build_average, scaled_rate
 
 
 @pytest.fixture()
@@ -72,7 +70,7 @@ def test_rate_follows_the_batch_by_the_named_rule():
     # The paper's setting is the paper's rate under every rule.
     assert all(scaled_rate(1e-5, batch=16, reference=16, rule=rule) == 1e-5 for rule in RateScaling)
     with pytest.raises(ConfigurationError, match="REFERENCE_BATCH"):
-        scaled_rate(1e-5, batch=16, reference=0, rule=RateScaling.LINEAR)
+        scaled_rate(1e-5, batch=16, reference=0, rule=RateScaling.LINEAR, key="DISTILL.REFERENCE_BATCH")
 
 
 def test_no_average_without_a_decay(student):

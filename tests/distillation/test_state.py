@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from denserc.distillation.state import latest_state, read_state, weights_digest, write_state
+from denserc.distillation.state import latest_state, read_state, write_state
 from denserc.structures import CheckpointError
+from denserc.training import weights_digest
 
 
 def test_written_states_come_back_and_old_ones_go(tmp_path):

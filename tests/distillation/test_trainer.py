@@ -14,8 +14,9 @@ from denserc.distillation.batch import DistillationBatch
 from denserc.distillation.build import build_trainer
 from denserc.distillation.engine import run
 from denserc.distillation.export import PRODUCT_NAME
-from denserc.distillation.state import latest_state, read_state, weights_digest
+from denserc.distillation.state import latest_state, read_state
 from denserc.structures import CheckpointError, ConfigurationError
+from denserc.training import weights_digest
 
 CPU = torch.device("cpu")
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .batch import DistillationBatch
-from .state import write_atomically
+from .files import write_atomically
 
 
 def save_failed_step(
@@ -15,14 +14,14 @@ def save_failed_step(
     world_size: int,
     seed: int,
     images_drawn: int,
-    batches: Sequence[DistillationBatch],
+    batches: Sequence[dict | list],
+    sizes: Sequence[int],
     losses: Sequence[dict[str, float]],
 ) -> Path:
     """Writes nan_batch_step<N>_rank<R>.pt, which torch.load(..., weights_only=True) reads.
 
-    Its entries are the arguments, with "batches" as dictionaries: `DistillationBatch(**content["batches"][0])` is the
-    batch again, images and crops as uint8, files by name. "draws" has the number of each image's draw, by which
-    `DistillationDataset` finds the same image and regions.
+    Its entries are the arguments, but for "sizes", and "draws": the number of each image's draw, by which the
+    training set finds the same image again.
 
     Args:
         folder: where to.
@@ -30,20 +29,21 @@ def save_failed_step(
         rank, world_size: of this process.
         seed: of the data.
         images_drawn: images used before this step, over all processes.
-        batches: this process's batches of the step, on the CPU.
+        batches: this process's batches of the step, on the CPU, as plain containers and tensors.
+        sizes: images of each.
         losses: their losses, by name.
     """
     first, draws = images_drawn + rank, []
-    for batch in batches:
-        draws.append([first + world_size * position for position in range(len(batch.images))])
-        first += world_size * len(batch.images)
+    for size in sizes:
+        draws.append([first + world_size * position for position in range(size)])
+        first += world_size * size
     content = {
         "step": step,
         "rank": rank,
         "world_size": world_size,
         "seed": seed,
         "images_drawn": images_drawn,
-        "batches": [dict(vars(batch)) for batch in batches],
+        "batches": list(batches),
         "losses": list(losses),
         "draws": draws,
     }
