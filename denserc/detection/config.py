@@ -19,6 +19,10 @@ def add_detection_config(cfg: CfgNode) -> None:
 
     # Images in one forward pass of a process at test. Sizes are padded to the largest of a batch.
     cfg.TEST.IMS_PER_PROCESS = 1
+    # Which LVIS AP: "standard" (300 detections an image), "fixed" (10,000 a class), or both.
+    cfg.TEST.LVIS_PROTOCOLS = ["standard"]
+    # Report the recall of the RPN's proposals too (AR@100, AR@300, AR@1000 by groups of classes).
+    cfg.TEST.PROPOSAL_RECALL = False
     # With --eval-only: write the RPN's proposals of the one set in DATASETS.TEST to this file instead of evaluating, in
     # COCO's results format (gzipped if it ends in .gz), the best PER_IMAGE of each image.
     cfg.TEST.PROPOSALS = CfgNode()

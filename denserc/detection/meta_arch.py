@@ -19,7 +19,7 @@ from ..structures import BACKGROUND, ConfigurationError, PixelStatistics, TextEm
 from .backbone import FViTBackbone
 from .checkpoint import build_towers
 from .options import Padding
-from .postprocess import to_original_size
+from .postprocess import original_size, proposals_to_original_size, to_original_size
 from .roi_heads import FViTROIHeads
 from .rpn import FViTRPN
 
@@ -177,7 +177,8 @@ class FViT(nn.Module):
                 "width" of the original image, which detections are then given in.
 
         Returns:
-            {loss name: scalar}, or [{"instances": Instances}] with pred_boxes, scores, pred_classes (and pred_masks).
+            {loss name: scalar}, or [{"instances": Instances, "proposals": Instances}]: the former with pred_boxes,
+            scores, pred_classes (and pred_masks), the latter with proposal_boxes and scores.
         """
         if self._awaited is not None:
             self._use(self._awaited, None)
@@ -197,7 +198,13 @@ class FViT(nn.Module):
         features = self.backbone(images.tensor)
         proposals, _ = self.proposal_generator(images, features)
         results, _ = self.roi_heads(images, features, proposals)
-        return [{"instances": self._postprocess(r, one)} for r, one in zip(results, batched_inputs, strict=True)]
+        return [
+            {
+                "instances": self._postprocess(result, one),
+                "proposals": proposals_to_original_size(proposed, original_size(one, proposed)),
+            }
+            for result, proposed, one in zip(results, proposals, batched_inputs, strict=True)
+        ]
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalise and pad to one size: (B, 3, H, W), zeros at the bottom and the right after normalisation."""
@@ -209,5 +216,4 @@ class FViT(nn.Module):
         return ImageList.from_tensors(images, self.backbone.size_divisibility, 0.0, constraints)
 
     def _postprocess(self, result: Instances, one: dict) -> Instances:
-        size = (one.get("height", result.image_size[0]), one.get("width", result.image_size[1]))
-        return to_original_size(result, size, mask_threshold=self.mask_threshold)
+        return to_original_size(result, original_size(one, result), mask_threshold=self.mask_threshold)

@@ -90,12 +90,27 @@ def to_original_size(result: Instances, size: tuple[int, int], *, mask_threshold
     Returns:
         A new Instances; pred_masks are (R, h, w) bool.
     """
-    h, w = size
-    boxes = Boxes(result.pred_boxes.tensor.clone())
-    boxes.scale(w / result.image_size[1], h / result.image_size[0])
-    boxes.clip(size)
+    boxes = _in_original(result.pred_boxes, result.image_size, size)
     fields = {**result.get_fields(), "pred_boxes": boxes}
     if result.has("pred_masks"):
         masks = result.pred_masks[:, 0]
         fields["pred_masks"] = paste_masks_in_image(masks, boxes, size, threshold=mask_threshold)
     return Instances(size, **fields)
+
+
+def original_size(one: dict, result: Instances) -> tuple[int, int]:
+    """(h, w) of the image of an input as it was read; that of the network input where the input does not say."""
+    return one.get("height", result.image_size[0]), one.get("width", result.image_size[1])
+
+
+def proposals_to_original_size(proposals: Instances, size: tuple[int, int]) -> Instances:
+    """Proposals (proposal_boxes, scores) in the pixels of an image of another size (h, w); a new Instances."""
+    boxes = _in_original(proposals.proposal_boxes, proposals.image_size, size)
+    return Instances(size, **{**proposals.get_fields(), "proposal_boxes": boxes})
+
+
+def _in_original(boxes: Boxes, image_size: tuple[int, int], size: tuple[int, int]) -> Boxes:
+    moved = Boxes(boxes.tensor.clone())
+    moved.scale(size[1] / image_size[1], size[0] / image_size[0])
+    moved.clip(size)
+    return moved

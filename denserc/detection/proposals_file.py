@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from detectron2.structures import Boxes
 from detectron2.utils import comm
 from tqdm import tqdm
 
 from ..data.proposals import result_lines, write_results
 from ..structures import ConfigurationError, DataError
 from .meta_arch import FViT
+from .postprocess import original_size, proposals_to_original_size
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +31,8 @@ def propose(model: FViT, batched_inputs: list[dict]) -> list[tuple[torch.Tensor,
     proposals, _ = model.proposal_generator(images, model.backbone(images.tensor))
     found = []
     for one, result in zip(batched_inputs, proposals, strict=True):
-        height, width = one.get("height", result.image_size[0]), one.get("width", result.image_size[1])
-        boxes = Boxes(result.proposal_boxes.tensor.clone())
-        boxes.scale(width / result.image_size[1], height / result.image_size[0])
-        boxes.clip((height, width))
-        found.append((boxes.tensor.cpu(), result.scores.cpu()))
+        original = proposals_to_original_size(result, original_size(one, result))
+        found.append((original.proposal_boxes.tensor.cpu(), original.scores.cpu()))
     return found
 
 

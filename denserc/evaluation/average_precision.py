@@ -76,7 +76,8 @@ def score_detections(
     *,
     category_ids: Sequence[int],
     shape: Shape = Shape.BOXES,
-    max_dets: int = 100,
+    max_dets: int | None = 100,
+    max_dets_of_class: int | None = None,
     backend: Backend = Backend.FASTER,
     federated: bool = False,
 ) -> ClassScores:
@@ -89,7 +90,9 @@ def score_detections(
         category_ids: C ids to evaluate, in the order wanted.
         shape: boxes or masks.
         max_dets: the most detections of an image that count: per class with COCO's rules, of all classes together
-            with LVIS's, as the reference APIs do.
+            with LVIS's, as the reference APIs do. None: no limit.
+        max_dets_of_class: the most detections of a class over the whole set that count ("fixed AP", Dave et al. 2021,
+            "Evaluating Large-Vocabulary Object Detectors": 10,000); None: no limit.
         federated: LVIS's rules: detections of classes that are neither present in an image nor listed as absent
             there do not count, and those of classes not exhaustively annotated are not false.
 
@@ -107,9 +110,13 @@ def score_detections(
     for detection in found:
         by_category[detection["category_id"]] += 1
     counted = np.array([by_category[c] for c in category_ids], dtype=np.int64)
+    if max_dets_of_class is not None:
+        found = _best_of(found, "category_id", max_dets_of_class)
     if federated:
-        found = _verifiable(_top_of_image(found, max_dets), truth)
-    precision, order = _precision(truth, found, shape, max_dets, backend, federated)  # (T, R, C, A)
+        found = _best_of(found, "image_id", max_dets) if max_dets is not None else found
+        found = _verifiable(found, truth)
+    limit = max(len(found), 1) if max_dets is None else max_dets
+    precision, order = _precision(truth, found, shape, limit, backend, federated)  # (T, R, C, A)
     position = {category: i for i, category in enumerate(order)}
     precision = precision[:, :, [position[c] for c in category_ids]]
     instances = defaultdict(int)
@@ -195,13 +202,17 @@ def _results_of(detections: Iterable[dict], truth: dict, shape: Shape) -> list[d
     return kept
 
 
-def _top_of_image(detections: list[dict], limit: int) -> list[dict]:
-    """The `limit` best-scored detections of each image over all classes, as LVIS's API cuts them."""
-    by_image = defaultdict(list)
+def _best_of(detections: list[dict], key: str, limit: int) -> list[dict]:
+    """The `limit` best-scored detections of each image over all classes, or of each class over all images.
+
+    Args:
+        key: "image_id" as LVIS's API cuts, "category_id" as fixed AP does; of equal scores the earlier are kept.
+    """
+    groups = defaultdict(list)
     for detection in detections:
-        by_image[detection["image_id"]].append(detection)
+        groups[detection[key]].append(detection)
     kept = []
-    for found in by_image.values():
+    for found in groups.values():
         kept.extend(found if len(found) <= limit else sorted(found, key=lambda d: d["score"], reverse=True)[:limit])
     return kept
 

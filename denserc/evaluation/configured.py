@@ -1,15 +1,18 @@
-"""Region classification as a distillation config describes it."""
+"""Evaluation as a config describes it: region classification of a dense model, detections of a detector."""
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils.events import get_event_storage, has_event_storage
 
 from ..data.prompts import template_set
 from ..data.text_embeddings import embed_names
+from .build import build_evaluator, with_recall
 from .region_classification import measure_regions
 from .region_report import TASK
 
@@ -61,3 +64,13 @@ def evaluate_dense_model(cfg: CfgNode, model) -> dict[str, dict[str, float]]:
         report.write(Path(cfg.OUTPUT_DIR) / "inference" / name, stem)
         results[TASK if len(cfg.DATASETS.TEST) == 1 else f"{name}/{TASK}"] = report.metrics
     return results
+
+
+def detection_evaluators(cfg: CfgNode) -> Callable[[str, str], DatasetEvaluator]:
+    """What the detector's engine asks for: (registered set, output folder) -> its evaluator, by TEST's keys."""
+
+    def make(dataset_name: str, output_dir: str) -> DatasetEvaluator:
+        evaluator = build_evaluator(dataset_name, output_dir, lvis_protocols=cfg.TEST.LVIS_PROTOCOLS)
+        return with_recall(evaluator) if cfg.TEST.PROPOSAL_RECALL else evaluator
+
+    return make

@@ -4,7 +4,6 @@ One code path for OV-COCO, transfer sets without a split and OV-LVIS; they diffe
 """
 
 import itertools
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from ..data.json_files import read_annotation_file
 from ..structures import DataError
 from .average_precision import Backend, ClassScores, Shape, score_detections
 from .detection_report import class_table, console_table, group_table, write_csv, write_json
+from .predictions import read_predictions, write_predictions
 
 RESULTS_FILE = "coco_instances_results.json"
 logger = logging.getLogger(__name__)
@@ -32,16 +32,29 @@ class Protocol:
     Args:
         task: the key of the results, e.g. "ov_coco".
         title: said in tables, e.g. "OV-COCO, generalised".
-        max_dets: the detections of an image that count.
+        max_dets: the detections of an image that count: of each class, or with `federated` of all classes together.
+            None: no limit.
+        max_dets_of_class: the detections of a class over the whole set that count; None: no limit.
         federated: LVIS's rules of which false detections count.
         groups: group name -> (C,) bool, the classes whose mean is reported; "all" holds every class.
     """
 
     task: str
     title: str
-    max_dets: int
+    max_dets: int | None
+    max_dets_of_class: int | None = None
     federated: bool = False
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> str:
+        """How many detections count, in words: "100 an image and class", "300 an image", "10000 a class"."""
+        limits = []
+        if self.max_dets is not None:
+            limits.append(f"{self.max_dets} an image" + ("" if self.federated else " and class"))
+        if self.max_dets_of_class is not None:
+            limits.append(f"{self.max_dets_of_class} a class")
+        return ", ".join(limits) or "no limit"
 
     def metric_name(self, measure: str, group: str) -> str:
         """ "AP50_novel"; never with a "-", which Detectron2's copy-paste lines would drop."""
@@ -62,7 +75,7 @@ class DetectionEvaluator(DatasetEvaluator):
         ground_truth: the content of the annotation file.
         names: C class names, label i of a detection is names[i].
         category_ids: C, the data set's category id of each label.
-        protocol: what is reported.
+        protocols: what is reported, each under its own task.
         output_dir: where predictions, tables and results go; nothing is written when None.
         backend: the matching library.
         distributed: gather from all ranks (False: this process alone).
@@ -74,7 +87,7 @@ class DetectionEvaluator(DatasetEvaluator):
         ground_truth: dict,
         names: Sequence[str],
         category_ids: Sequence[int],
-        protocol: Protocol,
+        protocols: Sequence[Protocol],
         output_dir: str | Path | None = None,
         backend: Backend = Backend.FASTER,
         distributed: bool = True,
@@ -84,7 +97,7 @@ class DetectionEvaluator(DatasetEvaluator):
         self.ground_truth = ground_truth
         self.names = tuple(names)
         self.category_ids = tuple(category_ids)
-        self.protocol = protocol
+        self.protocols = tuple(protocols)
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.backend = backend
         self.distributed = distributed
@@ -133,8 +146,8 @@ class DetectionEvaluator(DatasetEvaluator):
             )
         detections = list(itertools.chain.from_iterable(by_image[image] for image in sorted(by_image)))
         if self.output_dir is not None:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            (self.output_dir / RESULTS_FILE).write_text(json.dumps(detections))
+            # Before scoring: whatever happens there, the detector need not run again.
+            write_predictions(self.output_dir / RESULTS_FILE, detections)
         return self.evaluate_detections(detections)
 
     def evaluate_detections(self, detections: Sequence[dict]) -> dict[str, dict[str, float]]:
@@ -147,27 +160,31 @@ class DetectionEvaluator(DatasetEvaluator):
         if detections and all("segmentation" in detection for detection in detections):
             shapes.append(Shape.MASKS)
         results = {}
-        for shape in shapes:
+        for protocol, shape in itertools.product(self.protocols, shapes):
             scores = score_detections(
                 self.ground_truth,
                 detections,
                 category_ids=self.category_ids,
                 shape=shape,
-                max_dets=self.protocol.max_dets,
+                max_dets=protocol.max_dets,
+                max_dets_of_class=protocol.max_dets_of_class,
                 backend=self.backend,
-                federated=self.protocol.federated,
+                federated=protocol.federated,
             )
-            task = self.protocol.task + ("" if shape is Shape.BOXES else "_masks")
-            results[task] = self._report(task, shape, scores)
+            task = protocol.task + ("" if shape is Shape.BOXES else "_masks")
+            results[task] = self._report(task, protocol, shape, scores)
         return results
 
     def evaluate_file(self, path: str | Path) -> dict[str, dict[str, float]]:
-        """Score a saved predictions file again."""
-        return self.evaluate_detections(json.loads(Path(path).read_text()))
+        """Score a saved predictions file again, to the same figures as the run that wrote it.
 
-    def _report(self, task: str, shape: Shape, scores: ClassScores) -> dict[str, float]:
+        Raises:
+            DataError: the file is no list of detections, or of another data set's images.
+        """
+        return self.evaluate_detections(read_predictions(path))
+
+    def _report(self, task: str, protocol: Protocol, shape: Shape, scores: ClassScores) -> dict[str, float]:
         """Log and write one task's tables; its metrics."""
-        protocol = self.protocol
         rows = group_table(scores, protocol.groups)
         settings = {
             "protocol": protocol.title,
@@ -175,22 +192,34 @@ class DetectionEvaluator(DatasetEvaluator):
             "images": len(self.ground_truth["images"]),
             "classes": len(self.names),
             "classes_with_ground_truth": int((~np.isnan(scores.measures[:, 0])).sum()),
+            "detections_that_count": protocol.limit,
             "max_detections_per_image": protocol.max_dets,
+            "max_detections_per_class": protocol.max_dets_of_class,
+            "detections": int(scores.detections.sum()),
             "backend": self.backend.value,
         }
+        if protocol.max_dets_of_class is not None:
+            few = int((scores.detections < protocol.max_dets_of_class).sum())
+            settings["classes_with_fewer_detections_than_the_limit"] = few
+            if few:
+                logger.warning(
+                    f"{protocol.title}: {few} of {len(self.names)} classes have fewer than "
+                    f"{protocol.max_dets_of_class} detections. Where the detector could have given more, raise "
+                    "TEST.DETECTIONS_PER_IMAGE and lower MODEL.ROI_HEADS.SCORE_THRESH_TEST."
+                )
         metrics = {
             protocol.metric_name(measure, group): value
             for group, measures in rows.items()
             for measure, value in measures.items()
         }
         logger.info(
-            f"{protocol.title}, {shape.name.lower()}: {len(self.names)} classes, {settings['images']} images, at most "
-            f"{protocol.max_dets} detections per image\n" + console_table(rows, protocol.groups)
+            f"{protocol.title}, {shape.name.lower()}: {len(self.names)} classes, {settings['images']} images, "
+            f"detections that count: {protocol.limit}\n" + console_table(rows, protocol.groups)
         )
         if self.output_dir is not None:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
             groups = [protocol.group_of(label) for label in range(len(self.names))]
-            write_csv(self.output_dir / f"{task}_classes.csv", class_table(scores, self.names, groups))
+            table = class_table(scores, self.names, groups, {"protocol": task, "detections_that_count": protocol.limit})
+            write_csv(self.output_dir / f"{task}_classes.csv", table)
             write_json(self.output_dir / f"{task}_results.json", {"settings": settings, "metrics": metrics})
         return metrics
 

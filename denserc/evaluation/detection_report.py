@@ -1,6 +1,7 @@
 """Tables and files that a detection evaluation leaves behind."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from ..data.json_files import write_text
 from .average_precision import MEASURES, ClassScores
 
 
@@ -29,8 +31,14 @@ def console_table(rows: Mapping[str, Mapping[str, float]], groups: Mapping[str, 
     return tabulate(body, headers=["group", "classes", *MEASURES], tablefmt="pipe", floatfmt=".2f")
 
 
-def class_table(scores: ClassScores, names: Sequence[str], groups: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a class; a measure that cannot be computed is an empty cell."""
+def class_table(
+    scores: ClassScores, names: Sequence[str], groups: Sequence[str], protocol: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One row a class; a measure that cannot be computed is an empty cell.
+
+    Args:
+        protocol: columns that every row repeats, so that a row says by which rules it came about.
+    """
     table = []
     for label, (name, group) in enumerate(zip(names, groups, strict=True)):
         row = {
@@ -42,21 +50,22 @@ def class_table(scores: ClassScores, names: Sequence[str], groups: Sequence[str]
         }
         for measure, value in zip(MEASURES, scores.measures[label], strict=True):
             row[measure] = "" if math.isnan(value) else f"{value:.4f}"
-        table.append(row)
+        table.append({**row, **protocol})
     return table
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows with the same keys, a header line first."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    """Rows with the same keys, a header line first; written whole or not at all."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Strict JSON: a number that is not finite becomes null."""
-    path.write_text(json.dumps(finite_or_null(content), indent=2) + "\n", encoding="utf-8")
+    """Strict JSON, a number that is not finite as null; written whole or not at all."""
+    write_text(path, json.dumps(finite_or_null(content), indent=2) + "\n")
 
 
 def finite_or_null(content: Any) -> Any:

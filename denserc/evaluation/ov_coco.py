@@ -9,17 +9,24 @@ from .average_precision import Backend
 from .detection import DetectionEvaluator, Protocol, category_ids_of, read_annotations
 
 TASK = "ov_coco"
+CLOSED_TASK = "coco"
 
 
 def split_protocol(vocabulary: Vocabulary, *, max_dets: int = 100) -> Protocol:
     """Generalised setting: all classes compete, "all" is the mean over all of them, not over the two groups.
 
-    A vocabulary without novel classes (transfer to another set) has the group "all" alone.
+    A vocabulary without novel classes (transfer to COCO, Objects365, VOC or one's own set) has the group "all" alone,
+    and another task's name, "coco", since nothing open-vocabulary is told apart in it.
     """
     novel = vocabulary.novel_mask().numpy()
     everything = novel | ~novel
     if not novel.any():
-        return Protocol(task=TASK, title="COCO AP", max_dets=max_dets, groups={"all": everything})
+        return Protocol(
+            task=CLOSED_TASK,
+            title="COCO AP (101 recall points), no class named novel",
+            max_dets=max_dets,
+            groups={"all": everything},
+        )
     return Protocol(
         task=TASK,
         title="open-vocabulary COCO AP, generalised (base and novel classes compete)",
@@ -31,11 +38,13 @@ def split_protocol(vocabulary: Vocabulary, *, max_dets: int = 100) -> Protocol:
 class OvCocoEvaluator(DetectionEvaluator):
     """AP, AP50, AP75, APs, APm, APl of novel / base / all classes: {"ov_coco": {"AP50_novel": ...}}.
 
-    Masks, when the detector gives them, are reported under "ov_coco_masks" in the same terms.
+    A set that names no novel class: {"coco": {"AP_all": ..., "AP50_all": ...}}. VOC's AP50 as the open-vocabulary
+    papers report it is this AP50_all: COCO's matching and its 101 recall points, not the 11 of the VOC development kit.
+    Masks, when the detector gives them, are reported under "ov_coco_masks" ("coco_masks") in the same terms.
 
     Args:
         dataset_name: a registered set; its metadata gives thing_classes, novel_classes, json_file and the id map.
-        output_dir: for coco_instances_results.json, ov_coco_classes.csv and ov_coco_results.json.
+        output_dir: for coco_instances_results.json, <task>_classes.csv and <task>_results.json.
         max_dets: detections per image and class that count (COCO: 100).
         backend: the matching library.
         distributed: gather from all ranks.
@@ -56,7 +65,7 @@ class OvCocoEvaluator(DetectionEvaluator):
             ground_truth=read_annotations(dataset_name),
             names=vocabulary.names,
             category_ids=category_ids_of(dataset_name),
-            protocol=split_protocol(vocabulary, max_dets=max_dets),
+            protocols=[split_protocol(vocabulary, max_dets=max_dets)],
             output_dir=output_dir,
             backend=backend,
             distributed=distributed,

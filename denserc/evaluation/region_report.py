@@ -1,8 +1,5 @@
 """What a region classification leaves behind: metrics, the table of classes, and the protocol behind them."""
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..data.json_files import write_text
-from .detection_report import finite_or_null
+from .detection_report import write_csv, write_json
 from .region_accuracy import AccuracyCounter
 
 TASK = "region_classification"
@@ -80,10 +76,5 @@ class RegionReport:
 
     def write(self, folder: str | Path, stem: str = TASK) -> None:
         """Writes `stem`_classes.csv and `stem`_results.json, each whole or not at all."""
-        rows, table = self.class_rows(), io.StringIO()
-        writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        content = finite_or_null({"protocol": self.protocol, "metrics": self.metrics})
-        write_text(Path(folder) / f"{stem}_classes.csv", table.getvalue())
-        write_text(Path(folder) / f"{stem}_results.json", json.dumps(content, indent=2) + "\n")
+        write_csv(Path(folder) / f"{stem}_classes.csv", self.class_rows())
+        write_json(Path(folder) / f"{stem}_results.json", {"protocol": self.protocol, "metrics": self.metrics})

@@ -14,13 +14,14 @@ vocabulary is each test set's own.
 """
 
 from denserc.detection.engine import run
-from denserc.evaluation import build_evaluator
+from denserc.evaluation import detection_evaluators
 from denserc.tools.command_line import launch_command, setup
 
 
 def main(args) -> dict[str, dict]:
     """One process."""
-    return run(setup(args), evaluator_factory=build_evaluator, resume=args.resume, eval_only=args.eval_only)
+    cfg = setup(args)
+    return run(cfg, evaluator_factory=detection_evaluators(cfg), resume=args.resume, eval_only=args.eval_only)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_groups_partition_the_classes_and_all_is_their_class_mean(registered):
 
 def test_a_set_without_novel_classes_reports_all_alone(registered):
     truth = generated.ground_truth(0)
-    metrics = run(OvCocoEvaluator(registered(truth)), generated.perfect(truth), truth)["ov_coco"]
+    metrics = run(OvCocoEvaluator(registered(truth)), generated.perfect(truth), truth)["coco"]
     assert {name.split("_")[1] for name in metrics} == {"all"}
 
 
@@ -148,16 +148,16 @@ def test_images_that_were_not_run_are_said(registered, caplog):
     given, output = next(as_outputs(generated.perfect(truth), truth))
     evaluator.process([given], [output])
     with caplog.at_level("WARNING"):
-        metrics = evaluator.evaluate()["ov_coco"]
+        metrics = evaluator.evaluate()["coco"]
     assert "11 of 12 images were not run" in caplog.text
     assert 0 < metrics["AP_all"] < 100
 
 
 def test_build_chooses_by_metadata(registered):
     coco = build_evaluator(registered(generated.ground_truth(0)), max_dets=50)
-    assert coco.protocol.task == "ov_coco" and coco.protocol.max_dets == 50
+    assert coco.protocols[0].task == "coco" and coco.protocols[0].max_dets == 50
     lvis = build_evaluator(registered(generated.ground_truth(0, federated=True), evaluator_type="ov_lvis"))
-    assert lvis.protocol.task == "ov_lvis" and lvis.protocol.max_dets == 300
+    assert lvis.protocols[0].task == "ov_lvis" and lvis.protocols[0].max_dets == 300
     with pytest.raises(ConfigurationError, match="ov_coco.*ov_lvis"):
         build_evaluator(registered(generated.ground_truth(0), evaluator_type="coco"))
 

@@ -59,7 +59,7 @@ def test_distil_detect_transfer_by_the_command_line(world, tmp_path, monkeypatch
         "FViT", "miniature/fvit.yaml", "--eval-only", "OUTPUT_DIR", str(tmp_path / "transfer"),
         "MODEL.WEIGHTS", str(detector / "model_final.pth"), "DATASETS.TEST", "('miniature_transfer_val',)",
     )  # fmt: skip
-    assert transfer["miniature_transfer_val"]["ov_coco"].keys() >= {"AP_all", "AP50_all"}
+    assert transfer["miniature_transfer_val"]["coco"].keys() >= {"AP_all", "AP50_all"}
     saved = tmp_path / "transfer" / "inference" / "miniature_transfer_val" / "coco_instances_results.json"
     assert isinstance(json.loads(saved.read_text()), list)
 

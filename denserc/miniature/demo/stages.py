@@ -130,7 +130,7 @@ def make_detector(places: Places, contender: Contender, seed: int, overrides: li
 
     def compute() -> dict:
         results = detection.run(cfg, evaluator_factory=build_evaluator)
-        return {"detection": results[VAL]["ov_coco"], "transfer": results[TRANSFER]["ov_coco"]}
+        return {"detection": results[VAL]["ov_coco"], "transfer": results[TRANSFER]["coco"]}
 
     return kept(folder / "result.json", f"{cfg.dump()} {_digest(encoder)}", compute)
 
