@@ -42,4 +42,5 @@ def load_detector(path: str | Path, *, device: str = "cpu") -> FViT:
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()  # they need not exist here
     model = build_model(cfg)
     FViTCheckpointer(model).load(str(path))
+    model.metadata["config"] = metadata["config"]
     return model.eval()

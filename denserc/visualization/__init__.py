@@ -4,7 +4,7 @@ from .bars import plot_bars
 from .canvas import grid_of_pictures
 from .console import print_table
 from .curves import plot_curves
-from .detections import DrawnObjects, detection_page, draw_detections
+from .detections import DrawnObjects, detected_objects, detection_page, draw_detections, true_objects
 from .features import pca_picture, pca_rgb, similarity_map, similarity_picture
 from .report import Listing, Picture, Section, Settings, Words, save_picture, write_report
 from .tables import Better, Column, ResultTable, Spread, write_results
@@ -20,6 +20,7 @@ __all__ = [
     "Settings",
     "Spread",
     "Words",
+    "detected_objects",
     "detection_page",
     "draw_detections",
     "grid_of_pictures",
@@ -31,6 +32,7 @@ __all__ = [
     "save_picture",
     "similarity_map",
     "similarity_picture",
+    "true_objects",
     "write_report",
     "write_results",
 ]

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from detectron2.structures import Instances
 from PIL import Image, ImageDraw
+from torchvision.ops import nms
 
-from ..structures import DataError
+from ..structures import DataError, Vocabulary
 from .canvas import LabelPlacer, blend, check_picture, enlarge, fitted, font, grid_of_pictures
 
 NOVEL = (214, 39, 40)
@@ -56,6 +58,35 @@ class DrawnObjects:
         )
 
 
+def detected_objects(found: Instances, vocabulary: Vocabulary, *, overlap: float = 0.5) -> DrawnObjects:
+    """A detector's answer, one label a place, to be drawn.
+
+    Args:
+        found: of one picture: pred_boxes, scores, pred_classes and perhaps pred_masks (N, H, W), in its pixels.
+        vocabulary: what pred_classes index.
+        overlap: of two boxes whose IoU is larger, whatever their classes, the better one stays; 1 keeps all.
+    """
+    kept = found[nms(found.pred_boxes.tensor, found.scores, overlap)].to("cpu")
+    return _named(kept, "pred", vocabulary, scores=kept.scores.tolist())
+
+
+def true_objects(truth: Instances, vocabulary: Vocabulary) -> DrawnObjects:
+    """Annotated objects of one picture, to be drawn: gt_boxes, gt_classes and perhaps gt_masks as BitMasks."""
+    return _named(truth, "gt", vocabulary)
+
+
+def _named(objects: Instances, kind: str, vocabulary: Vocabulary, **more) -> DrawnObjects:
+    labels = [vocabulary.names[i] for i in objects.get(f"{kind}_classes").tolist()]
+    masks = objects.get(f"{kind}_masks") if objects.has(f"{kind}_masks") else None
+    return DrawnObjects(
+        boxes=objects.get(f"{kind}_boxes").tensor.numpy(),
+        labels=labels,
+        novel=[label in vocabulary.novel for label in labels],
+        masks=None if masks is None else np.asarray(getattr(masks, "tensor", masks)),
+        **more,
+    )
+
+
 def draw_detections(picture: np.ndarray, objects: DrawnObjects, *, min_side: int = 384) -> np.ndarray:
     """Boxes with labels, masks as a tint.
 
@@ -103,7 +134,7 @@ def draw_detections(picture: np.ndarray, objects: DrawnObjects, *, min_side: int
 
 def detection_page(
     pictures: Sequence[np.ndarray],
-    truths: Sequence[DrawnObjects],
+    truths: Sequence[DrawnObjects] | None,
     found: dict[str, Sequence[DrawnObjects]],
     *,
     min_side: int = 384,
@@ -112,12 +143,13 @@ def detection_page(
 
     Args:
         pictures: P pictures.
-        truths: P sets of true objects.
+        truths: P sets of true objects; None: unknown, and no column.
         found: detector's name -> P sets of detections.
         min_side: see draw_detections.
     """
-    rows = []
-    for i, picture in enumerate(pictures):
-        drawn = [truths[i], *(objects[i] for objects in found.values())]
-        rows.append([draw_detections(picture, objects, min_side=min_side) for objects in drawn])
-    return grid_of_pictures(rows, column_titles=["ground truth", *found])
+    columns = found if truths is None else {"ground truth": truths, **found}
+    rows = [
+        [draw_detections(picture, objects[i], min_side=min_side) for objects in columns.values()]
+        for i, picture in enumerate(pictures)
+    ]
+    return grid_of_pictures(rows, column_titles=list(columns))

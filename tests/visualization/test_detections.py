@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 
-from denserc.structures import DataError
-from denserc.visualization import DrawnObjects, detection_page, draw_detections
+from denserc.structures import DataError, Vocabulary
+from denserc.visualization import DrawnObjects, detected_objects, detection_page, draw_detections
 from denserc.visualization.detections import BASE, NOVEL
 
 GREY = np.full((400, 400, 3), 128, dtype=np.uint8)
@@ -86,3 +88,19 @@ def test_what_does_not_pair_up_is_refused():
         DrawnObjects([(0, 0, 1, 1)], ["a"], scores=(0.1, 0.2))
     with pytest.raises(DataError, match="Masks"):
         draw_detections(GREY, DrawnObjects([(0, 0, 1, 1)], ["a"], masks=np.zeros((1, 4, 4), bool)))
+
+
+def test_a_detectors_answer_is_drawn_with_one_label_a_place():
+    found = Instances((400, 400))
+    found.pred_boxes = Boxes(torch.tensor([[0.0, 0, 100, 100], [0, 0, 100, 95], [200, 200, 300, 300]]))
+    found.scores, found.pred_classes = torch.tensor([0.5, 0.9, 0.4]), torch.tensor([0, 1, 0])
+    objects_ = detected_objects(found, Vocabulary(["cat", "dog"], novel=["dog"]))
+    assert list(objects_.labels) == ["dog", "cat"] and objects_.novel == (True, False)
+    np.testing.assert_allclose(objects_.scores, [0.9, 0.4], rtol=1e-6)
+    assert len(detected_objects(found, Vocabulary(["cat", "dog"]), overlap=1.0).boxes) == 3
+
+
+def test_a_page_without_truth_has_no_column_for_it():
+    with_truth = detection_page([GREY], [objects()], {"one": [objects()]})
+    without = detection_page([GREY], None, {"one": [objects()]})
+    assert without.shape[1] < 0.6 * with_truth.shape[1]

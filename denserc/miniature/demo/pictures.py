@@ -5,12 +5,18 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from torchvision.ops import nms
 
 from ...construction import DenseEncoder, load_checkpoint
 from ...detection.detector import load_detector
 from ...detection.meta_arch import FViT
-from ...visualization import DrawnObjects, detection_page, draw_detections, grid_of_pictures, pca_picture
+from ...visualization import (
+    DrawnObjects,
+    detected_objects,
+    detection_page,
+    draw_detections,
+    grid_of_pictures,
+    pca_picture,
+)
 from ...visualization import similarity_picture as similarity_of
 from ..scenes import Scene, compose_scene
 from ..world import NOVEL_NAMES, Domain, rename
@@ -46,16 +52,7 @@ def detect(detector: FViT, picture: np.ndarray) -> DrawnObjects:
     """The best detections in a picture (H, W, 3) uint8 RGB, one label a place, by the detector's vocabulary."""
     image = torch.from_numpy(picture).permute(2, 0, 1).contiguous()
     found = detector([{"image": image}])[0]["instances"]
-    found = found[nms(found.pred_boxes.tensor, found.scores, OVERLAP)]
-    vocabulary = detector.vocabulary
-    labels = [vocabulary.names[i] for i in found.pred_classes.tolist()]
-    objects = DrawnObjects(
-        found.pred_boxes.tensor.numpy(),
-        labels,
-        [label in vocabulary.novel for label in labels],
-        found.scores.tolist(),
-    )
-    return objects.best(MOST, SHOWN)
+    return detected_objects(found, detector.vocabulary, overlap=OVERLAP).best(MOST, SHOWN)
 
 
 def compare_detectors(places: Places, seed: int, names: Sequence[str], count: int = 4) -> np.ndarray:

@@ -1,0 +1,127 @@
+"""The page of detections, by a random miniature detector on drawn squares."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+
+from denserc.config import get_denserc_config
+from denserc.data.images import read_rgb
+from denserc.detection.convert import write_detector
+from denserc.structures import ConfigurationError, DataError, Vocabulary
+from denserc.tools import show_detections
+from denserc.tools.show_detections import Shown, drawn_size, from_data_set, listed, main, titled, truth_of
+from denserc.visualization.detections import BASE, NOVEL
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    cfg = get_denserc_config()
+    cfg.merge_from_file(str(ROOT / "configs" / "miniature" / "fvit.yaml"))
+    cfg.MODEL.ENCODER.RANDOM_INIT, cfg.MODEL.DEVICE = True, "cpu"
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    path = tmp_path_factory.mktemp("detector") / "model.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        write_detector(path, build_model(cfg), cfg)
+    return path
+
+
+@pytest.fixture()
+def squares(tmp_path):
+    """A YAML description of four images, the last two of which hold a kite, which is novel."""
+    images, annotations = [], []
+    for i, (h, w) in enumerate([(60, 90), (90, 60), (64, 64), (40, 80)]):
+        Image.fromarray(np.full((h, w, 3), 128, dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "height": h, "width": w})
+        corners = [10, 5, 40, 5, 40, 25, 10, 25]
+        box = {"bbox": [10, 5, 30, 20], "area": 600, "iscrowd": int(i == 0), "segmentation": [corners]}
+        annotations.append({"id": i + 1, "image_id": i, "category_id": 1 + (i > 1), **box})
+    categories = [{"id": 1, "name": "cup"}, {"id": 2, "name": "kite"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    (tmp_path / "set.yaml").write_text(
+        "name: show\nbase: [cup]\nnovel: [kite]\nval: {annotations: val.json, images: .}\n"
+    )
+    return tmp_path / "set.yaml"
+
+
+def count(picture, colour):
+    return int((picture == np.array(colour)).all(axis=-1).sum())
+
+
+def test_a_data_set_brings_its_names_and_its_truth(detector, squares, tmp_path):
+    command = ["--data-set", str(squares), "--output", str(tmp_path / "out"), "--number", "2", "--threshold", "1"]
+    main(["--detector", f"one={detector}", f"two={detector}", *command, "--novel-only", "--device", "cpu"])
+    page = read_rgb(tmp_path / "out" / "detections.png")
+    # Nothing reaches a score of 1: red stands in the first of three columns alone, where the kites are.
+    third = page.shape[1] // 3
+    assert count(page[:, :third], NOVEL) > 500 and count(page[:, third:], NOVEL) == count(page, BASE) == 0
+    text = (tmp_path / "out" / "detections.html").read_text()
+    assert "2.png: one: nothing; two: nothing" in text and "2, 1 of them novel" in text and "0.png" not in text
+    assert text.count("<img") == 2
+
+
+def test_a_folder_with_names_of_ones_own(detector, squares, tmp_path):
+    command = ["--detector", str(detector), "--images", str(squares.parent), "--output", str(tmp_path / "out")]
+    main([*command, "--names", "red cup, ball", "--novel", "ball", "--number", "0", "--threshold", "0", "--most", "3"])
+    text = (tmp_path / "out" / "detections.html").read_text()
+    assert text.count("<img") == 4 and "ground truth" not in text
+    drawn = count(page := read_rgb(tmp_path / "out" / "detections.png"), NOVEL) + count(page, BASE)
+    assert drawn > 500 and str(squares.parent) not in text
+    with pytest.raises(ConfigurationError, match="--names"):
+        main(command)
+
+
+def test_truth_is_drawn_where_it_is(squares):
+    pictures, vocabulary = from_data_set(str(squares), 0)
+    assert vocabulary.names == ("cup", "kite") and vocabulary.novel == {"kite"}
+    pixels = read_rgb(pictures[2].file)
+    truth = truth_of(pictures[2], pixels, (32, 32), vocabulary)
+    np.testing.assert_allclose(truth.boxes, [[5, 2.5, 20, 12.5]])
+    assert (list(truth.labels), truth.novel, truth.scores) == (["kite"], (True,), ())
+    assert truth.masks.shape == (1, 32, 32) and truth.masks[0, 8, 10] and not truth.masks[0, 20, 10]
+    assert len(truth_of(pictures[0], read_rgb(pictures[0].file), (60, 90), vocabulary).boxes) == 0  # a crowd
+
+
+def test_a_detection_lies_where_the_object_is_in_the_picture_of_the_page(monkeypatch):
+    """The network sees the whole image at its own size; boxes come back in the pixels of what is drawn."""
+
+    class Detector:
+        vocabulary, metadata = Vocabulary(["cup"]), {"config": "INPUT: {SIZE: 64, RESAMPLING: opencv_bilinear}"}
+
+        def __call__(self, inputs):
+            self.seen = inputs[0]
+            return [{"instances": "found"}]
+
+    detector = Detector()
+    monkeypatch.setattr(show_detections, "detected_objects", lambda found, vocabulary, overlap: found)
+    pixels = np.zeros((100, 200, 3), dtype=np.uint8)
+    assert show_detections.detect(detector, pixels, (50, 100), 0.5) == "found"
+    assert detector.seen["image"].shape == (3, 32, 64) and (detector.seen["height"], detector.seen["width"]) == (
+        50,
+        100,
+    )
+
+
+def test_small_things(tmp_path):
+    assert drawn_size((480, 640), 320) == (240, 320) and drawn_size((20, 10), 320) == (20, 10)
+    assert listed("red cup, ball,,") == ["red cup", "ball"]
+    assert titled(["A=x/m.pth", "run/m.pth"]) == {"A": Path("x/m.pth"), "run/m": Path("run/m.pth")}
+    with pytest.raises(ConfigurationError, match="TITLE=FILE"):
+        titled(["a/m.pth", "x/a/m.pth"])
+    assert Shown("a").annotations is None
+
+
+def test_a_set_without_novel_objects_says_so(squares):
+    content = json.loads((squares.parent / "val.json").read_text())
+    content["annotations"] = content["annotations"][:2]
+    (squares.parent / "val.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="novel class to show"):
+        from_data_set(str(squares), 2, novel_only=True)
