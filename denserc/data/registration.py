@@ -33,8 +33,8 @@ def register_open_vocab_dataset(
     Label i is the i-th name of `base` followed by `novel`, whatever order the file lists its categories in. A name
     registered before is registered anew.
 
-    Metadata: thing_classes, base_classes, novel_classes, json_file, image_root, evaluator_type; after loading also
-    thing_dataset_id_to_contiguous_id and, for LVIS files, class_frequency {name: "f" | "c" | "r"}.
+    Metadata: thing_classes, base_classes, novel_classes, json_file, image_root, evaluator_type, training; after loading
+    also thing_dataset_id_to_contiguous_id and, for LVIS files, class_frequency {name: "f" | "c" | "r"}.
 
     Args:
         base, novel: class names as the file's categories have them.
@@ -63,6 +63,7 @@ def register_open_vocab_dataset(
         json_file=str(json_file),
         image_root=str(image_root),
         evaluator_type=evaluator_type,
+        training=training,
     )
 
 

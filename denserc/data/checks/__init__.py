@@ -1,0 +1,51 @@
+"""What may be wrong with a data set: small checks over one type, each says what it found and what to do.
+
+`check_annotations` and `check_pictures` run them; `python -m denserc.tools.doctor` prints them.
+"""
+
+from .boxes import check_boxes
+from .categories import check_categories, check_embeddings, check_vocabulary
+from .entries import check_crowds, check_duplicates, check_entries, check_links
+from .finding import CheckedSet, Finding, Severity
+from .masks import check_masks
+from .pairs import check_overlap
+from .pictures import check_files, check_pictures
+
+_ANNOTATION_CHECKS = (
+    check_links,
+    check_duplicates,
+    check_boxes,
+    check_masks,
+    check_crowds,
+    check_categories,
+    check_vocabulary,
+    check_files,
+)
+
+
+def check_annotations(checked: CheckedSet) -> list[Finding]:
+    """All checks that need no picture. Malformed entries are reported alone: the other checks rest on their form."""
+    findings = check_entries(checked)
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        return findings
+    return findings + [finding for check in _ANNOTATION_CHECKS for finding in check(checked)]
+
+
+__all__ = [
+    "CheckedSet",
+    "Finding",
+    "Severity",
+    "check_annotations",
+    "check_boxes",
+    "check_categories",
+    "check_crowds",
+    "check_duplicates",
+    "check_embeddings",
+    "check_entries",
+    "check_files",
+    "check_links",
+    "check_masks",
+    "check_overlap",
+    "check_pictures",
+    "check_vocabulary",
+]

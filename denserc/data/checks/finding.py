@@ -1,0 +1,119 @@
+"""What checks look at, and what they say."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+
+from detectron2.data import MetadataCatalog
+
+from ...structures import DataError, Vocabulary
+from ..annotations import image_path
+from ..json_files import read_annotation_file
+from ..registration import dataset_vocabulary
+
+_EXAMPLES = 5
+
+
+class Severity(Enum):
+    """How bad it is."""
+
+    ERROR = "error"  # training or evaluation fails, or its numbers are wrong
+    WARNING = "warning"  # may be meant, but seldom is
+    NOTE = "note"  # good to know
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of fault, with its number and some examples.
+
+    Args:
+        check: a short name, e.g. "boxes-outside".
+        severity: see Severity.
+        message: what was found.
+        advice: what to do.
+        count: how often.
+        examples: some of the entries, as text.
+    """
+
+    check: str
+    severity: Severity
+    message: str
+    advice: str
+    count: int = 1
+    examples: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        return {**vars(self), "severity": self.severity.value, "examples": list(self.examples)}
+
+
+def found(check: str, severity: Severity, message: str, advice: str, cases: Iterable[object]) -> list[Finding]:
+    """A finding of all cases with the first of them as examples; nothing where there is no case."""
+    cases = list(cases)
+    if not cases:
+        return []
+    examples = tuple(str(case) for case in cases[:_EXAMPLES])
+    return [Finding(check, severity, message, advice, len(cases), examples)]
+
+
+@dataclass(frozen=True)
+class CheckedSet:
+    """An annotation file with what it is registered as.
+
+    Args:
+        name: of the set.
+        content: of its COCO or LVIS file: images, annotations, categories.
+        image_root: where its images lie.
+        vocabulary: the classes it is used with.
+        training: whether it is trained on; the boxes of novel classes are then left out.
+    """
+
+    name: str
+    content: dict
+    image_root: Path
+    vocabulary: Vocabulary
+    training: bool = False
+
+    @staticmethod
+    def registered(name: str) -> "CheckedSet":
+        """A registered set.
+
+        Raises:
+            DataError: not registered, without an annotation file, or with one that cannot be read.
+        """
+        vocabulary, metadata = dataset_vocabulary(name), MetadataCatalog.get(name)
+        if metadata.get("json_file") is None:
+            raise DataError(f"{name} has no annotation file of COCO's or LVIS's format to check.")
+        content = read_annotation_file(metadata.json_file)
+        return CheckedSet(name, content, Path(metadata.image_root), vocabulary, metadata.get("training", False))
+
+    @property
+    def images(self) -> list[dict]:
+        """Of the file."""
+        return self.content["images"]
+
+    @property
+    def annotations(self) -> list[dict]:
+        """Of the file."""
+        return self.content["annotations"]
+
+    @property
+    def categories(self) -> list[dict]:
+        """Of the file."""
+        return self.content["categories"]
+
+    @cached_property
+    def image_of(self) -> dict:
+        """{id: image}."""
+        return {image["id"]: image for image in self.images}
+
+    def path(self, image: dict) -> Path:
+        """Where an image lies."""
+        return image_path(image, self.image_root)
+
+
+def name_of(annotation: dict) -> str:
+    """An annotation in a report."""
+    return f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"

@@ -1,0 +1,150 @@
+"""What is wrong with a data set, and what to do: `python -m denserc.tools.doctor NAME|birds.yaml`.
+
+Files, sizes, boxes, masks, crowds, categories, classes, duplicates, and what train and val share. Some images are read,
+all of them with --all. Ends with 1 where there is an error; warnings and notes end with 0.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..construction import read_metadata
+from ..data import register_from_yaml
+from ..data.builtin import register_all
+from ..data.checks import (
+    CheckedSet,
+    Finding,
+    Severity,
+    check_annotations,
+    check_embeddings,
+    check_overlap,
+    check_pictures,
+)
+from ..data.text_embeddings import load_text_embeddings
+from ..structures import BACKGROUND, DataError, DenseRCError
+from .command_line import data_root
+
+_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found in a set: its size, and its faults, the worst first."""
+
+    summary: str
+    findings: tuple[Finding, ...]
+
+
+def diagnose(
+    names: Sequence[str], *, sample: int = 100, embeddings: str = "", fingerprint: str = ""
+) -> dict[str, Diagnosis]:
+    """Check registered sets, each alone and training sets against the others.
+
+    Args:
+        names: of registered sets.
+        sample: images to read of each; 0 for all.
+        embeddings: a file of text embeddings that is to be used with them; "" for none.
+        fingerprint: of the text tower in use; "" if that is not known.
+    """
+    sets, result = [], {}
+    for name in names:
+        try:
+            sets.append(CheckedSet.registered(name))
+        except DataError as error:
+            advice = "datasets/README.md shows where files belong and what prepares them."
+            result[name] = Diagnosis("", (Finding("unusable", Severity.ERROR, str(error), advice),))
+    for checked in sets:
+        findings = check_annotations(checked)
+        if not any(finding.check.startswith(("malformed", "no-")) for finding in findings):
+            findings += check_pictures(checked, sample)
+            for other in sets:
+                if checked is not other and other.training and not checked.training:
+                    findings += check_overlap(other, checked)
+        if embeddings:
+            findings += _embedding_findings(checked, embeddings, fingerprint)
+        order = list(Severity)
+        summary = (
+            f"{len(checked.images):,} images, {len(checked.annotations):,} annotations, "
+            f"{len(checked.vocabulary)} classes ({len(checked.vocabulary.novel)} novel)"
+        )
+        result[checked.name] = Diagnosis(summary, tuple(sorted(findings, key=lambda f: order.index(f.severity))))
+    return {name: result[name] for name in names}
+
+
+def _embedding_findings(checked: CheckedSet, path: str, fingerprint: str) -> list[Finding]:
+    names = [*checked.vocabulary.names, BACKGROUND] if path.endswith(".npy") else None
+    try:
+        loaded = load_text_embeddings(path, names)
+    except DataError as error:
+        return [Finding("embeddings", Severity.ERROR, str(error), "Embed the names: denserc.tools.embed_names.")]
+    findings = check_embeddings(checked, loaded, fingerprint)
+    if names is not None:
+        message = f"{path} has no names: its rows must be the set's classes in their order, then {BACKGROUND!r}"
+        findings.append(Finding("embedding-order", Severity.WARNING, message, "Prefer a file with names."))
+    return findings
+
+
+def print_diagnosis(diagnosis: Mapping[str, Diagnosis], console: Console) -> None:
+    """Print one table a set."""
+    for name, one in diagnosis.items():
+        console.print(Text(f"\n{name}: {one.summary}".rstrip(": "), style="bold"))
+        if not one.findings:
+            console.print("Nothing to complain about.")
+            continue
+        table = Table("", "number", "what was found", "for example", "what to do", show_lines=True)
+        for finding in one.findings:
+            table.add_row(
+                Text(finding.severity.value, style=_STYLE[finding.severity]),
+                f"{finding.count:,}",
+                Text(f"{finding.message} [{finding.check}]"),
+                Text("\n".join(finding.examples[:3])),
+                Text(finding.advice),
+            )
+        console.print(table)
+
+
+def registered_names(targets: Sequence[str]) -> list[str]:
+    """The sets that names and YAML descriptions stand for; those described are registered."""
+    register_all(data_root())
+    is_file = [target.endswith((".yaml", ".yml")) for target in targets]
+    named = [register_from_yaml(t) if file else (t,) for t, file in zip(targets, is_file, strict=True)]
+    return list(dict.fromkeys(itertools.chain.from_iterable(named)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 1 where there is an error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="+", help="registered sets, or YAML descriptions of one's own")
+    parser.add_argument("--sample", type=int, default=100, help="images to read of each set (default: 100)")
+    parser.add_argument("--all", action="store_true", help="read all images")
+    parser.add_argument("--embeddings", default="", help="text embeddings to be used with the set")
+    parser.add_argument("--checkpoint", default="", help="denserc.safetensors whose text tower they must be of")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    args = parser.parse_args(arguments)
+    try:
+        names = registered_names(args.targets)
+        fingerprint = read_metadata(args.checkpoint).text_fingerprint if args.checkpoint else ""
+        sample = 0 if args.all else max(args.sample, 1)
+        diagnosis = diagnose(names, sample=sample, embeddings=args.embeddings, fingerprint=fingerprint)
+    except DenseRCError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    number = {s: sum(f.severity is s for one in diagnosis.values() for f in one.findings) for s in Severity}
+    if args.json:
+        sets = {n: {"summary": d.summary, "findings": [f.to_dict() for f in d.findings]} for n, d in diagnosis.items()}
+        print(json.dumps({"sets": sets, "errors": number[Severity.ERROR]}, indent=2))
+    else:
+        print_diagnosis(diagnosis, Console() if sys.stdout.isatty() else Console(width=160))
+        print(", ".join(f"{count} {severity.value}{'' if count == 1 else 's'}" for severity, count in number.items()))
+    return 1 if number[Severity.ERROR] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The doctor's command line: what it prints and what it ends with."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from denserc.data.text_embeddings import save_text_embeddings
+from denserc.structures import TextEmbeddings
+from denserc.tools.doctor import main
+
+
+@pytest.fixture(autouse=True)
+def forget_registered():
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def content(first):
+    image = {"id": first, "file_name": f"{first}.png", "height": 20, "width": 30}
+    boxes = [{"id": c, "image_id": first, "category_id": c, "bbox": [2, 3, 10, 10], "area": 100} for c in (1, 2)]
+    return {"images": [image], "annotations": boxes, "categories": [{"id": 1, "name": "owl"}, {"id": 2, "name": "hen"}]}
+
+
+@pytest.fixture
+def birds(tmp_path, monkeypatch):
+    """birds(change) -> the path of a description whose validation file was changed."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "none"))
+
+    def write(change=lambda c: None):
+        val = content(2)
+        change(val)
+        for name, one in (("train", content(1)), ("val", val)):
+            (tmp_path / f"{name}.json").write_text(json.dumps(one))
+        for number in (1, 2):
+            pixels = np.full((20, 30, 3), number, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        path = tmp_path / "birds.yaml"
+        path.write_text(
+            "name: birds\nbase: [owl, hen]\ntrain: {annotations: train.json, images: .}\n"
+            "val: {annotations: val.json, images: .}\n"
+        )
+        return str(path)
+
+    return write
+
+
+def test_a_healthy_description(birds, capsys):
+    assert main([birds()]) == 0
+    printed = capsys.readouterr().out
+    assert "birds_train: 1 images, 2 annotations, 2 classes" in printed and "0 errors, 0 warnings" in printed
+
+
+def test_errors_end_with_one_and_say_what_to_do(birds, capsys):
+    assert main([birds(lambda c: c["categories"][0].update(name="owls"))]) == 1
+    printed = capsys.readouterr().out
+    assert "class-absent" in printed and "did you mean" in printed and "Write the class" in printed
+
+
+def test_warnings_end_with_zero(birds, capsys):
+    assert main([birds(lambda c: c["annotations"][0].update(bbox=[25, 3, 10, 10]))]) == 0
+    assert "box-outside" in capsys.readouterr().out
+
+
+def test_the_same_picture_in_both_sets(birds, capsys):
+    assert main([birds(lambda c: c["images"][0].update(file_name="1.png")), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["errors"] == 1
+    (finding,) = report["sets"]["birds_val"]["findings"]
+    assert finding["check"] == "overlap" and finding["severity"] == "error" and finding["count"] == 1
+
+
+def test_absent_files_and_unknown_sets_are_findings(birds, tmp_path, capsys):
+    path = birds()
+    (tmp_path / "val.json").unlink()
+    assert main([path, "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["sets"]["birds_val"]["findings"]
+    assert "val.json does not exist" in finding["message"] and "datasets/README.md" in finding["advice"]
+    assert main(["ov_coco_2017_val", "nothing"]) == 1
+    assert main([str(tmp_path / "absent.yaml")]) == 1
+
+
+def test_embeddings_are_checked(birds, tmp_path, capsys):
+    path = birds()
+
+    save_text_embeddings(tmp_path / "e.safetensors", TextEmbeddings(("hen", "owl"), torch.eye(2), "f"))
+    assert main([path, "--embeddings", str(tmp_path / "e.safetensors"), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert {f["check"] for f in report["sets"]["birds_val"]["findings"]} == {"embedding-absent"}
+    np.save(tmp_path / "e.npy", np.eye(3, dtype=np.float32))
+    assert main([path, "--embeddings", str(tmp_path / "e.npy")]) == 0
+    np.save(tmp_path / "e.npy", np.eye(4, dtype=np.float32))
+    assert main([path, "--embeddings", str(tmp_path / "e.npy")]) == 1
