@@ -19,6 +19,11 @@ def add_detection_config(cfg: CfgNode) -> None:
 
     # Images in one forward pass of a process at test. Sizes are padded to the largest of a batch.
     cfg.TEST.IMS_PER_PROCESS = 1
+    # Side of the square input at test; 0: INPUT.SIZE.
+    cfg.TEST.INPUT_SIZE = 0
+    # Look at every image and its mirror image: the regions of both are scored in both, and scores, boxes and masks
+    # averaged before suppression. About twice the time.
+    cfg.TEST.FLIP = False
     # Which LVIS AP: "standard" (300 detections an image), "fixed" (10,000 a class), or both.
     cfg.TEST.LVIS_PROTOCOLS = ["standard"]
     # Report the recall of the RPN's proposals too (AR@100, AR@300, AR@1000 by groups of classes).
@@ -47,6 +52,10 @@ def add_detection_config(cfg: CfgNode) -> None:
     fvit.FINEST_SCALE = 56.0
     # Width of the fully connected layers; 0: that of the image-text space.
     fvit.FC_WIDTH = 0
+    # Which detections suppress each other: those of a class ("per_class", the original) or all ("class_agnostic").
+    fvit.NMS = "per_class"
+    # A box is a detection of its best class alone; the original makes one of every class above the score threshold.
+    fvit.ONE_LABEL_PER_BOX = False
     # Leave out detections without area, as Detectron2; the original keeps them.
     fvit.DROP_EMPTY = False
 

@@ -156,7 +156,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     """Every image of a set once, shared between the processes."""
     records = DatasetCatalog.get(name)
     resampling = choose(Resampling, cfg.INPUT.RESAMPLING, "INPUT.RESAMPLING")
-    mapper = RecordMapper(evaluation_augmentations(cfg.INPUT.SIZE, resampling), training=False)
+    mapper = RecordMapper(evaluation_augmentations(cfg.TEST.INPUT_SIZE or cfg.INPUT.SIZE, resampling), training=False)
     return DataLoader(
         _Mapped(records, mapper),
         batch_size=cfg.TEST.IMS_PER_PROCESS,

@@ -18,6 +18,7 @@ from ..data.text_embeddings import embed_names, load_text_embeddings
 from ..structures import BACKGROUND, ConfigurationError, PixelStatistics, TextEmbeddings, Vocabulary, choose
 from .backbone import FViTBackbone
 from .checkpoint import build_towers
+from .flip import infer_with_flip
 from .options import Padding
 from .postprocess import original_size, proposals_to_original_size, to_original_size
 from .roi_heads import FViTROIHeads
@@ -38,6 +39,8 @@ class FViT(nn.Module):
         pixels: normalisation of the network input.
         padding: see Padding.
         input_size: least side of the square that Padding.SQUARE pads to.
+        test_input_size: the same outside of training; None: as in training.
+        flip: outside of training, look at every image and its mirror image (see `flip.infer_with_flip`).
         templates: prompt templates that are used when a call gives none.
         vocabulary: the first vocabulary, embedded when it is first needed; or None, to be set by a call.
         embeddings_file: text embeddings to take names from before embedding any; "" for none.
@@ -63,6 +66,8 @@ class FViT(nn.Module):
         cache_dir: str | Path | None = None,
         metadata: dict | None = None,
         mask_threshold: float = 0.5,
+        test_input_size: int | None = None,
+        flip: bool = False,
     ):
         super().__init__()
         self.backbone = backbone
@@ -71,6 +76,8 @@ class FViT(nn.Module):
         self.roi_heads = roi_heads
         self.padding = padding
         self.input_size = input_size
+        self.test_input_size = test_input_size or input_size
+        self.flip = flip
         self.templates = tuple(templates)
         self.embeddings_file = embeddings_file
         self.cache_dir = cache_dir
@@ -99,6 +106,8 @@ class FViT(nn.Module):
             ),
             "padding": choose(Padding, cfg.MODEL.FVIT.PADDING, "MODEL.FVIT.PADDING"),
             "input_size": cfg.INPUT.SIZE,
+            "test_input_size": cfg.TEST.INPUT_SIZE or None,
+            "flip": cfg.TEST.FLIP,
             "templates": template_set(cfg.MODEL.FVIT.VOCABULARY.TEMPLATES),
             "vocabulary": dataset_vocabulary(names[0]) if names else None,
             "embeddings_file": cfg.MODEL.FVIT.VOCABULARY.EMBEDDINGS,
@@ -194,10 +203,13 @@ class FViT(nn.Module):
     @torch.no_grad()
     def inference(self, batched_inputs: list[dict]) -> list[dict]:
         """Detections, see `forward`."""
-        images = self.preprocess(batched_inputs)
-        features = self.backbone(images.tensor)
-        proposals, _ = self.proposal_generator(images, features)
-        results, _ = self.roi_heads(images, features, proposals)
+        if self.flip:
+            results, proposals = infer_with_flip(self, batched_inputs)
+        else:
+            images = self.preprocess(batched_inputs)
+            features = self.backbone(images.tensor)
+            proposals, _ = self.proposal_generator(images, features)
+            results, _ = self.roi_heads(images, features, proposals)
         return [
             {
                 "instances": self._postprocess(result, one),
@@ -212,7 +224,7 @@ class FViT(nn.Module):
         constraints = None
         if self.padding is Padding.SQUARE:
             longest = max(max(image.shape[-2:]) for image in images)
-            constraints = {"square_size": max(longest, self.input_size)}
+            constraints = {"square_size": max(longest, self.input_size if self.training else self.test_input_size)}
         return ImageList.from_tensors(images, self.backbone.size_divisibility, 0.0, constraints)
 
     def _postprocess(self, result: Instances, one: dict) -> Instances:

@@ -56,3 +56,12 @@ class Resampling(Enum):
     """The original: bilinear without antialiasing."""
     PILLOW_BILINEAR = "pillow_bilinear"
     """Detectron2: Pillow's bilinear, which antialiases when it shrinks."""
+
+
+class Suppression(Enum):
+    """Which detections suppress each other where they overlap."""
+
+    PER_CLASS = "per_class"
+    """The original: those of the same class alone; one object may be found as several classes."""
+    CLASS_AGNOSTIC = "class_agnostic"
+    """All: of overlapping detections the best-scored one stays, whatever its class."""

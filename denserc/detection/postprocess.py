@@ -1,12 +1,16 @@
-"""From scored boxes to detections: suppression per class, and the way back to the original image.
+"""From scored boxes to detections: suppression, and the way back to the original image.
 
 Shape letters: R boxes, C classes, S candidates (pairs of a box and a class).
 """
+
+from dataclasses import dataclass
 
 import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Boxes, Instances
 from torchvision.ops import nms
+
+from .options import Suppression
 
 
 def grouped_nms(
@@ -43,34 +47,51 @@ def grouped_nms(
         count = min(len(order), 4 * count)
 
 
+@dataclass(frozen=True)
+class DetectionRules:
+    """Which scored boxes become detections.
+
+    Args:
+        score_threshold: only scores above it count.
+        iou: of two detections that overlap by more than this and suppress each other, the worse is dropped.
+        limit: the most detections of an image, of all classes together.
+        drop_empty: leave out boxes without area, as Detectron2 does; the original keeps them.
+        suppression: see Suppression.
+        one_label: a box is a detection of its best class alone; the original makes one of every class above the
+            threshold. Boxes of different regions may still overlap: Suppression.CLASS_AGNOSTIC forbids that.
+    """
+
+    score_threshold: float
+    iou: float
+    limit: int
+    drop_empty: bool = False
+    suppression: Suppression = Suppression.PER_CLASS
+    one_label: bool = False
+
+
 def select_detections(
-    boxes: torch.Tensor,
-    scores: torch.Tensor,
-    image_size: tuple[int, int],
-    *,
-    score_threshold: float,
-    iou: float,
-    limit: int,
-    drop_empty: bool = False,
+    boxes: torch.Tensor, scores: torch.Tensor, image_size: tuple[int, int], rules: DetectionRules
 ) -> tuple[Instances, torch.Tensor]:
-    """Detections of one image: every class of every box above a score, suppressed per class.
+    """Detections of one image: every class of every box above a score, suppressed.
 
     Args:
         boxes: (R, 4) class-agnostic, in network pixels, clipped to the image.
         scores: (R, C) without the background.
         image_size: (h, w) of the network input without padding.
-        score_threshold: only scores above it count.
-        drop_empty: leave out boxes without area, as Detectron2 does; the original keeps them.
 
     Returns:
         Instances with pred_boxes, scores and pred_classes, best first, and the row of `boxes` of each.
     """
-    valid = (scores > score_threshold) & torch.isfinite(boxes).all(dim=1, keepdim=True)
-    if drop_empty:
+    valid = (scores > rules.score_threshold) & torch.isfinite(boxes).all(dim=1, keepdim=True)
+    if rules.drop_empty:
         valid &= ((boxes[:, 2:] - boxes[:, :2]) > 0).all(dim=1, keepdim=True)
+    if rules.one_label and scores.shape[1]:
+        best = scores.nan_to_num(nan=float("-inf")).argmax(dim=1, keepdim=True)
+        valid &= torch.zeros_like(valid).scatter_(1, best, True)
     rows, classes = valid.nonzero(as_tuple=True)
     values = scores[rows, classes]
-    kept = grouped_nms(boxes[rows], values, classes, iou=iou, limit=limit)
+    groups = classes if rules.suppression is Suppression.PER_CLASS else torch.zeros_like(classes)
+    kept = grouped_nms(boxes[rows], values, groups, iou=rules.iou, limit=rules.limit)
     result = Instances(image_size)
     result.pred_boxes = Boxes(boxes[rows[kept]])
     result.scores = values[kept]

@@ -24,9 +24,9 @@ from .classifier import ClassEmbeddings, CosineClassifier, masked_cross_entropy
 from .fusion import FusionExponents, fuse_scores
 from .mask_head import MaskHead, mask_targets
 from .normalisation import norm_builder
-from .options import ClassLossNormaliser, LowQualityMatch, SizeClamp
+from .options import ClassLossNormaliser, LowQualityMatch, SizeClamp, Suppression
 from .pooling import RegionPooler, align, to_rois
-from .postprocess import select_detections
+from .postprocess import DetectionRules, select_detections
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,6 @@ class RegionSample:
     boxes: torch.Tensor
     labels: torch.Tensor
     matches: torch.Tensor
-
-
-@dataclass(frozen=True)
-class DetectionRules:
-    """Which scored boxes become detections: see `postprocess.select_detections`."""
-
-    score_threshold: float
-    nms_iou: float
-    limit: int
-    drop_empty: bool
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -160,9 +150,11 @@ class FViTROIHeads(nn.Module):
             ),
             "rules": DetectionRules(
                 score_threshold=roi.SCORE_THRESH_TEST,
-                nms_iou=roi.NMS_THRESH_TEST,
+                iou=roi.NMS_THRESH_TEST,
                 limit=cfg.TEST.DETECTIONS_PER_IMAGE,
                 drop_empty=options.DROP_EMPTY,
+                suppression=choose(Suppression, options.NMS, "MODEL.FVIT.NMS"),
+                one_label=options.ONE_LABEL_PER_BOX,
             ),
         }
         if cfg.MODEL.MASK_ON:
@@ -202,7 +194,9 @@ class FViTROIHeads(nn.Module):
         boxes = [p.proposal_boxes.tensor for p in proposals]
         results = self.detect(levels, features[DENSE], boxes, images.image_sizes)
         if self.mask_head is not None:
-            self.add_masks(levels, results)
+            masks = self.mask_probabilities(levels, [result.pred_boxes.tensor for result in results])
+            for result, mask in zip(results, masks, strict=True):
+                result.pred_masks = mask
         return results, {}
 
     @torch.no_grad()
@@ -286,30 +280,40 @@ class FViTROIHeads(nn.Module):
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
         """Detections of given regions: pred_boxes, scores, pred_classes of each image, in network pixels."""
+        return self.select(self.score_boxes(levels, dense, boxes, image_sizes), image_sizes)
+
+    def score_boxes(
+        self,
+        levels: list[torch.Tensor],
+        dense: torch.Tensor,
+        boxes: list[torch.Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each image the refined boxes (R_b, 4) of given regions and their fused scores (R_b, C)."""
         detector, encoder, deltas = self.scores(levels, dense, boxes)
         exponents = self.exponents.for_classes(self.classes.novel)
         fused = fuse_scores(detector.softmax(dim=1), encoder.softmax(dim=1), exponents)[:, :-1]
         counts = [len(box) for box in boxes]
-        results = []
-        for box, score, delta, size in zip(boxes, fused.split(counts), deltas.split(counts), image_sizes, strict=True):
-            result, _ = select_detections(
-                self.coder.decode(box, delta, size),
-                score,
-                size,
-                score_threshold=self.rules.score_threshold,
-                iou=self.rules.nms_iou,
-                limit=self.rules.limit,
-                drop_empty=self.rules.drop_empty,
+        return [
+            (self.coder.decode(box, delta, size), score)
+            for box, score, delta, size in zip(
+                boxes, fused.split(counts), deltas.split(counts), image_sizes, strict=True
             )
-            results.append(result)
-        return results
+        ]
 
-    def add_masks(self, levels: list[torch.Tensor], results: list[Instances]) -> None:
-        """Set pred_masks (R_b, 1, M, M), probabilities over each detected box."""
-        boxes = [result.pred_boxes.tensor for result in results]
+    def select(
+        self, scored: list[tuple[torch.Tensor, torch.Tensor]], image_sizes: list[tuple[int, int]]
+    ) -> list[Instances]:
+        """Boxes and scores of each image, as `score_boxes` gives them -> its detections."""
+        return [
+            select_detections(boxes, scores, size, self.rules)[0]
+            for (boxes, scores), size in zip(scored, image_sizes, strict=True)
+        ]
+
+    def mask_probabilities(self, levels: list[torch.Tensor], boxes: list[torch.Tensor]) -> list[torch.Tensor]:
+        """(R_b, 1, M, M) over each box (R_b, 4) of each image."""
         masks = self.mask_head(self.mask_pooler(levels, boxes)).float().sigmoid()
-        for result, mask in zip(results, masks.split([len(box) for box in boxes]), strict=True):
-            result.pred_masks = mask
+        return list(masks.split([len(box) for box in boxes]))
 
     @torch.no_grad()
     def _report(self, logits: torch.Tensor, labels: torch.Tensor, positive: torch.Tensor, num_images: int) -> None:

@@ -111,6 +111,18 @@ def tiny():
     return make
 
 
+@pytest.fixture()
+def wide():
+    """make(cfg, embed_dim) -> a detector without vocabulary whose image-text space is as wide as a real one's."""
+
+    def make(cfg: CfgNode, embed_dim: int) -> FViT:
+        torch.manual_seed(0)
+        encoder = type("WideEncoder", (StandInEncoder,), {"embed_dim": embed_dim})()
+        return build_detector(cfg, encoder, StandInText(embed_dim)).eval()
+
+    return make
+
+
 def _make_inputs(sizes=((64, 64), (48, 64)), boxes_per_image=3, masks: bool = False) -> list[dict]:
     generator = torch.Generator().manual_seed(1)
     inputs = []

@@ -21,7 +21,9 @@ from denserc.detection.engine import run, with_device
 from denserc.detection.engine import train as train_model
 from denserc.detection.loader import PositionSampler, RecordMapper, TrainingStream, build_train_loader
 from denserc.detection.options import Resampling
+from denserc.evaluation import detection_evaluators
 from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError
+from denserc.tools.evaluate import evaluate as evaluate_files
 
 CLASSES = ("red square", "blue square", "green square")
 
@@ -152,6 +154,46 @@ def test_weights_of_another_configuration_are_refused(config, trained):
     other = build_model(config(MODEL__CONSTRUCTION__NAME="clipself"))
     with pytest.raises(CheckpointError, match="construction"):
         FViTCheckpointer(other).load(path)
+
+
+def test_options_of_evaluation_hold_whatever_the_checkpoint_was_trained_with(config, trained):
+    cfg, _ = trained
+    weights = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+
+    def total(**changes):
+        usual = {"MODEL__WEIGHTS": weights, "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0}
+        results = run(config(**usual, **changes), evaluator_factory=Recorder, eval_only=True)
+        return results["squares_val"]["squares"]["total"]
+
+    totals = {"usual": total()}
+    for change in (
+        {"MODEL__FVIT__FUSION__BASE": 0.9},
+        {"MODEL__FVIT__FUSION__NOVEL": 0.1},
+        {"MODEL__FVIT__NMS": "class_agnostic"},
+        {"MODEL__FVIT__ONE_LABEL_PER_BOX": True},
+        {"TEST__FLIP": True},
+        {"TEST__INPUT_SIZE": 48},
+    ):
+        totals[str(change)] = total(**change)
+    assert len(set(totals.values())) == len(totals), totals
+    with pytest.raises(ConfigurationError, match="'per_class', 'class_agnostic'"):
+        total(MODEL__FVIT__NMS="none")
+
+
+def test_recall_of_proposals_is_reported_on_request_and_files_repeat_the_run(config, trained, tmp_path):
+    cfg, _ = trained
+    weights = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+    file = str(tmp_path / "proposals.json")
+    asked = config(MODEL__WEIGHTS=weights, TEST__PROPOSAL_RECALL=True, MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.0)
+    results = run(asked, evaluator_factory=detection_evaluators(asked), eval_only=True)["squares_val"]
+    assert list(results) == ["ov_coco", "proposals"] and 0 < results["proposals"]["AR@1000_all"] <= 100
+
+    writing = config(MODEL__WEIGHTS=weights, TEST__PROPOSALS__FILE=file, TEST__PROPOSALS__PER_IMAGE=200)
+    run(writing, evaluator_factory=Recorder, eval_only=True)
+    saved = os.path.join(asked.OUTPUT_DIR, "inference", "squares_val", "coco_instances_results.json")
+    again = evaluate_files("squares_val", predictions=saved, proposals=file)
+    assert again["ov_coco"] == pytest.approx(results["ov_coco"], abs=1e-9, nan_ok=True)
+    assert again["proposals"] == pytest.approx(results["proposals"], abs=2.0)  # rounded to 1/100 pixel
 
 
 def test_files_that_are_no_detectors_are_refused(config, tmp_path):

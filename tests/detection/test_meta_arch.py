@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from denserc.detection.options import Padding
+from denserc.detection.postprocess import DetectionRules
 from denserc.detection.solver import build_optimizer
 from denserc.structures import BACKGROUND, ConfigurationError, DataError, FingerprintMismatchError, TextEmbeddings
 
@@ -72,7 +73,7 @@ def test_a_vocabulary_touches_no_weight(tiny, make_inputs):
 
 def test_order_of_names_does_not_matter(tiny, make_inputs):
     model = tiny().eval()
-    model.roi_heads.rules = type(model.roi_heads.rules)(0.0, 0.5, 1000, False)
+    model.roi_heads.rules = DetectionRules(0.0, 0.5, 1000)
 
     def scores(names):
         model.set_vocabulary(names, novel=["kite", "boat"])

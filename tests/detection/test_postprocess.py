@@ -1,8 +1,14 @@
+from dataclasses import replace
+
+import pytest
 import torch
 from detectron2.structures import Boxes, Instances
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_iou, nms
 
-from denserc.detection.postprocess import grouped_nms, select_detections, to_original_size
+from denserc.detection.options import Suppression
+from denserc.detection.postprocess import DetectionRules, grouped_nms, select_detections, to_original_size
+
+RULES = DetectionRules(score_threshold=0.1, iou=0.5, limit=10)
 
 
 def candidates(n, groups, seed=0):
@@ -35,22 +41,51 @@ def test_nothing_to_suppress():
 def test_one_box_may_have_several_classes():
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.5]])
     scores = torch.tensor([[0.9, 0.8, 0.0], [0.5, 0.95, 0.0]])
-    result, rows = select_detections(boxes, scores, (20, 20), score_threshold=0.1, iou=0.5, limit=10)
+    result, rows = select_detections(boxes, scores, (20, 20), RULES)
     assert result.pred_classes.tolist() == [1, 0] and rows.tolist() == [1, 0]
     assert torch.equal(result.scores, torch.tensor([0.95, 0.9]))
 
 
+def test_one_label_per_box_keeps_the_best_class_of_each():
+    generator = torch.Generator().manual_seed(3)
+    boxes, _, _ = candidates(200, 1)
+    scores = torch.rand(200, 7, generator=generator)
+    scores[5] = float("nan")
+    scores[6, 2] = float("nan")
+    scores[7] = 0.05
+    rules = replace(RULES, iou=1.0, limit=10_000)
+    every, rows = select_detections(boxes, scores, (300, 300), rules)
+    one, own = select_detections(boxes, scores, (300, 300), replace(rules, one_label=True))
+    assert len(rows) > len(own) and len(own) == len(set(own.tolist())) == 198  # without the rows of no score
+    assert torch.equal(one.pred_classes, scores.nan_to_num(-1).argmax(dim=1)[own])
+    assert torch.equal(one.scores, scores.nan_to_num(-1).amax(dim=1)[own])
+
+
+@pytest.mark.parametrize("one_label", [False, True])
+def test_class_agnostic_suppression_leaves_no_overlap_and_equals_suppression_without_classes(one_label):
+    boxes, _, _ = candidates(300, 1)
+    scores = torch.rand(300, 4, generator=torch.Generator().manual_seed(1))
+    rules = replace(RULES, limit=10_000, one_label=one_label, suppression=Suppression.CLASS_AGNOSTIC)
+    result, rows = select_detections(boxes, scores, (300, 300), rules)
+    best = scores.amax(dim=1)
+    valid = (best > 0.1).nonzero()[:, 0]
+    assert torch.equal(rows, valid[nms(boxes[valid], best[valid], 0.5)])
+    overlap = box_iou(result.pred_boxes.tensor, result.pred_boxes.tensor).fill_diagonal_(0)
+    assert overlap.max() <= 0.5
+    per_class, _ = select_detections(boxes, scores, (300, 300), replace(rules, suppression=Suppression.PER_CLASS))
+    assert len(per_class) > len(result)
+
+
 def test_empty_boxes_are_kept_unless_asked():
     boxes, scores = torch.tensor([[5.0, 5.0, 5.0, 9.0]]), torch.tensor([[0.9]])
-    rules = {"score_threshold": 0.1, "iou": 0.5, "limit": 10}
-    assert len(select_detections(boxes, scores, (20, 20), **rules)[0]) == 1
-    assert len(select_detections(boxes, scores, (20, 20), drop_empty=True, **rules)[0]) == 0
+    assert len(select_detections(boxes, scores, (20, 20), RULES)[0]) == 1
+    assert len(select_detections(boxes, scores, (20, 20), replace(RULES, drop_empty=True))[0]) == 0
 
 
 def test_scores_that_are_not_numbers_never_become_detections():
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, float("nan"), 9.0]])
     scores = torch.tensor([[float("nan")], [0.9]])
-    assert len(select_detections(boxes, scores, (20, 20), score_threshold=0.1, iou=0.5, limit=10)[0]) == 0
+    assert len(select_detections(boxes, scores, (20, 20), RULES)[0]) == 0
 
 
 def test_back_to_an_image_of_another_shape():

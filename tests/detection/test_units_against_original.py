@@ -13,7 +13,7 @@ from denserc.detection.box_coding import BoxCoder
 from denserc.detection.fusion import FusionExponents, fuse_scores
 from denserc.detection.options import LowQualityMatch
 from denserc.detection.pooling import align, assign_levels
-from denserc.detection.postprocess import grouped_nms, select_detections
+from denserc.detection.postprocess import DetectionRules, grouped_nms, select_detections
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "fvit"
 SETTINGS = json.loads((FOLDER / "settings.json").read_text())
@@ -103,9 +103,7 @@ def test_fusion_and_final_detections(fixed, variant):
             coder.decode(fixed("rois")[of_image, 1:], fixed("deltas")[of_image], size),
             fused[of_image, :-1],
             tuple(size),
-            score_threshold=settings["score_threshold"],
-            iou=settings["nms_iou"],
-            limit=settings["limit"],
+            DetectionRules(settings["score_threshold"], settings["nms_iou"], settings["limit"]),
         )
         assert torch.equal(result.pred_classes, fixed(f"det_labels_{image}"))
         torch.testing.assert_close(result.scores, fixed(f"det_scores_{image}"), atol=2e-6, rtol=0)
