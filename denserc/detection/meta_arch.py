@@ -3,6 +3,7 @@
 Shape letters: B images, (H, W) pixels of the padded network input.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from .options import Padding
 from .postprocess import original_size, proposals_to_original_size, to_original_size
 from .roi_heads import FViTROIHeads
 from .rpn import FViTRPN
+
+logger = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -170,6 +173,12 @@ class FViT(nn.Module):
         if self.embeddings_file and templates is None:
             embeddings = load_text_embeddings(self.embeddings_file, names)
             embeddings.require_fingerprint(self.text_tower.fingerprint())
+            if not embeddings.fingerprint:
+                logger.warning(
+                    "%s does not say which text encoder made it; another one's embeddings give near-zero accuracy. "
+                    "python -m denserc.tools.embed_names --compare tells.",
+                    self.embeddings_file,
+                )
         else:
             embeddings = embed_names(
                 self.text_tower, names, self.templates if templates is None else templates, cache_dir=self.cache_dir

@@ -5,7 +5,6 @@ all of them with --all. Ends with 1 where there is an error; warnings and notes 
 """
 
 import argparse
-import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..construction import read_metadata
-from ..data import register_from_yaml
-from ..data.builtin import register_all
 from ..data.checks import (
+    FORM_CHECKS,
     CheckedSet,
     Finding,
     Severity,
@@ -29,7 +27,7 @@ from ..data.checks import (
 )
 from ..data.text_embeddings import load_text_embeddings
 from ..structures import BACKGROUND, DataError, DenseRCError
-from .command_line import data_root
+from .named_sets import registered_names
 
 _STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 
@@ -62,7 +60,7 @@ def diagnose(
             result[name] = Diagnosis("", (Finding("unusable", Severity.ERROR, str(error), advice),))
     for checked in sets:
         findings = check_annotations(checked)
-        if not any(finding.check.startswith(("malformed", "no-")) for finding in findings):
+        if not any(finding.check in FORM_CHECKS for finding in findings):
             findings += check_pictures(checked, sample)
             for other in sets:
                 if checked is not other and other.training and not checked.training:
@@ -108,14 +106,6 @@ def print_diagnosis(diagnosis: Mapping[str, Diagnosis], console: Console) -> Non
                 Text(finding.advice),
             )
         console.print(table)
-
-
-def registered_names(targets: Sequence[str]) -> list[str]:
-    """The sets that names and YAML descriptions stand for; those described are registered."""
-    register_all(data_root())
-    is_file = [target.endswith((".yaml", ".yml")) for target in targets]
-    named = [register_from_yaml(t) if file else (t,) for t, file in zip(targets, is_file, strict=True)]
-    return list(dict.fromkeys(itertools.chain.from_iterable(named)))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@
 
 from .boxes import check_boxes
 from .categories import check_categories, check_embeddings, check_vocabulary
-from .entries import check_crowds, check_duplicates, check_entries, check_links
+from .entries import FORM_CHECKS, check_crowds, check_duplicates, check_entries, check_links
 from .finding import CheckedSet, Finding, Severity
 from .masks import check_masks
 from .pairs import check_overlap
@@ -26,12 +26,13 @@ _ANNOTATION_CHECKS = (
 def check_annotations(checked: CheckedSet) -> list[Finding]:
     """All checks that need no picture. Malformed entries are reported alone: the other checks rest on their form."""
     findings = check_entries(checked)
-    if any(finding.severity is Severity.ERROR for finding in findings):
+    if any(finding.check in FORM_CHECKS for finding in findings):
         return findings
     return findings + [finding for check in _ANNOTATION_CHECKS for finding in check(checked)]
 
 
 __all__ = [
+    "FORM_CHECKS",
     "CheckedSet",
     "Finding",
     "Severity",

@@ -5,6 +5,10 @@ from collections import Counter
 from .finding import CheckedSet, Finding, Severity, found, name_of
 
 _MOSTLY = 0.5
+# Findings after which nothing else can be checked.
+FORM_CHECKS = frozenset(
+    {"no-images", "no-categories", "malformed-images", "malformed-annotations", "malformed-categories"}
+)
 
 
 def check_entries(checked: CheckedSet) -> list[Finding]:
@@ -13,9 +17,13 @@ def check_entries(checked: CheckedSet) -> list[Finding]:
     for kind, fault in (("images", _image_fault), ("annotations", _annotation_fault), ("categories", _category_fault)):
         entries = checked.content[kind]
         if not isinstance(entries, list) or not entries:
-            severity = Severity.WARNING if kind == "annotations" and entries == [] else Severity.ERROR
+            empty = kind == "annotations" and entries == []
             findings += found(
-                f"no-{kind}", severity, f'"{kind}" is no list, or an empty one', "Export the file again.", [kind]
+                "no-annotations" if empty else f"malformed-{kind}" if kind == "annotations" else f"no-{kind}",
+                Severity.WARNING if empty else Severity.ERROR,
+                f'"{kind}" is empty, or no list',
+                "Export the file again.",
+                [kind],
             )
             continue
         faults = [(entry, fault(entry)) for entry in entries]

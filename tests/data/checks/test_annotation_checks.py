@@ -16,6 +16,7 @@ def _set(entry, **changes):
 PLANTED = {
     # entries
     "no-images": (lambda c: c["images"].clear(), "error"),
+    "no-categories": (lambda c: c.update(categories=None), "error"),
     "malformed-images": (lambda c: c["images"][1].pop("height"), "error"),
     "malformed-annotations": (lambda c: c["annotations"][1].pop("bbox"), "error"),
     "malformed-categories": (lambda c: _set(c["categories"][1], id="2"), "error"),
