@@ -14,7 +14,9 @@ from denserc.data.images import read_rgb
 from denserc.detection.assignment import IGNORED
 from denserc.detection.augment import FitSquare
 from denserc.detection.convert import original_to_ours
+from denserc.detection.mask_head import mask_targets
 from denserc.detection.options import Resampling
+from denserc.detection.pooling import align, assign_levels, to_rois
 
 IMAGES = (0, 1, 2)  # the third is not square: its padding takes part
 
@@ -91,6 +93,43 @@ def test_second_stage_on_fixed_regions(original, original_detector, one):
 
 
 @torch.no_grad()
+def test_regions_are_pooled_as_there(original, original_detector, one):
+    image, _, _, features = one
+    heads, kinds = original_detector.roi_heads, ("", "edge_") if image == 0 else ("",)
+    for kind in kinds:
+        of_image = original("fixed", f"{kind}rois")[:, 0] == image
+        boxes = original("fixed", f"{kind}rois")[of_image, 1:]
+        assigned = assign_levels(boxes, finest_scale=heads.pooler.finest_scale, num_levels=4)
+        assert torch.equal(assigned, original("fixed", f"{kind}levels")[of_image])
+        dense = align(features["dense"], to_rois([boxes]), stride=heads.dense_stride, resolution=1).flatten(1)
+        close(dense, original("fixed", f"{kind}vlm_roi_feats")[of_image], 2e-6)
+        if image == 0:
+            recorded = original("fixed_roifeats", "edge_bbox_feats" if kind else "bbox_feats_img0")
+            close(heads.pooler(levels(features, 4), [boxes]), recorded, 2e-5)
+
+
+@torch.no_grad()
+def test_masks_of_fixed_detections(original, original_detector, one):
+    if original.variant != "lvis":
+        pytest.skip("the OV-COCO detector has no masks")
+    image, _, _, features = one
+    heads = original_detector.roi_heads
+    pooled = heads.mask_pooler(levels(features, 4), [original("fixed", f"det_boxes_{image}")])
+    close(heads.mask_head(pooled)[:, 0], original("masks", f"fixed_mask_logits_{image}"), 1e-3)
+
+
+def test_constants(original, original_detector):
+    heads, recorded = original_detector.roi_heads, lambda name: original("inputs", name)
+    background = torch.tensor([False])
+    assert torch.equal(torch.cat([heads.classes.novel, background]), recorded("novel_idx"))
+    assert torch.equal(~torch.cat([heads.classes.novel, background]), recorded("base_idx"))
+    exponents = heads.exponents.for_classes(heads.classes.novel)
+    close(exponents, torch.where(recorded("base_idx"), recorded("alpha"), recorded("beta")), 0)
+    close(heads.classifier.temperature.detach(), recorded("det_temperature"), 0)
+    assert heads.encoder_temperature == recorded("vlm_temperature").item()
+
+
+@torch.no_grad()
 def test_odd_regions(original, original_detector):
     features = original_detector.backbone(original("inputs", "image_0")[None])
     boxes = original("fixed", "edge_rois")[:, 1:]
@@ -147,6 +186,7 @@ def test_training_step(original, recording):
         proposals.append(Instances(sizes[i], proposal_boxes=Boxes(recorded[:, :4])))
 
     rpn.sampler, heads.sampler = Replay(original, recording, "rpn"), Replay(original, recording, "roi")
+    inside = watch({"rpn": rpn.head, "logits": heads.classifier, "box": heads.box_head, "mask": heads.mask_head})
     own_proposals, losses = rpn(images, features, truth)
     for i in (0, 1):
         ours = torch.cat([own_proposals[i].proposal_boxes.tensor, own_proposals[i].scores[:, None]], dim=1)
@@ -161,8 +201,55 @@ def test_training_step(original, recording):
     }
     for name, loss in losses.items():
         torch.testing.assert_close(loss, original(recording, names[name]), atol=1e-5, rtol=1e-5)
-    sum(losses.values()).backward()
+    total = sum(losses.values())
+    torch.testing.assert_close(total, original(recording, "loss_total"), atol=1e-5, rtol=1e-5)
+    check_inside(original, recording, model, inside, proposals, truth)
+    total.backward()
     check_gradients(original, recording, model)
+
+
+def watch(modules):
+    """A dict that fills with the output of each module's next pass."""
+    seen = {}
+    for name, module in modules.items():
+        if module is not None:
+            module.register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, output))
+    return seen
+
+
+def check_inside(original, recording, model, inside, proposals, truth):
+    """Everything that the losses were made of."""
+    for i, (logits, deltas) in enumerate(zip(*inside["rpn"], strict=True)):
+        file = f"{recording}_rpnmaps"
+        close(logits, original(file, f"rpn_cls_{i}").permute(0, 2, 3, 1).flatten(1), 5e-5)
+        close(deltas, original(file, f"rpn_reg_{i}").permute(0, 2, 3, 1).reshape(*logits.shape, 4), 5e-5)
+    heads = model.roi_heads
+    heads.sampler = Replay(original, recording, "roi")
+    samples = [heads.sample(p.proposal_boxes.tensor, t) for p, t in zip(proposals, truth, strict=True)]
+    for i, sample in enumerate(samples):
+        close(sample.boxes, original(recording, f"roi_sampled_boxes_{i}"), 0)
+        assert torch.equal(sample.matches, original(recording, f"roi_pos_gt_{i}"))
+    labels, recorded_labels = torch.cat([sample.labels for sample in samples]), original(recording, "roi_labels")
+    assert torch.equal(labels, recorded_labels)
+    novel = torch.cat([heads.classes.novel, torch.tensor([False])])
+    assert torch.equal(novel, original(recording, "neginf_mask"))
+    weights = original("inputs", "class_weight")
+    assert torch.equal(weights < 1e-5, novel) and weights[-1] == pytest.approx(heads.background_weight)
+    positive = labels < len(heads.classes.novel)
+    assert torch.equal(positive, original(recording, "roi_bbox_weights")[:, 0] > 0)
+    targets = [
+        heads.coder.encode(sample.boxes[: len(sample.matches)], one.gt_boxes.tensor[sample.matches])
+        for sample, one in zip(samples, truth, strict=True)
+    ]
+    close(torch.cat(targets), original(recording, "roi_bbox_targets")[positive], 1e-5)
+    close(inside["logits"], original(recording, "cls_logits"), 5e-4)
+    close(inside["box"][1], original(recording, "bbox_pred"), 5e-5)
+    if "mask" in inside:
+        close(inside["mask"][:, 0], original(recording, "mask_pred"), 1e-3)
+        boxes = [sample.boxes[: len(sample.matches)] for sample in samples]
+        masks = [mask_targets(t, s.matches, b, 28) for t, s, b in zip(truth, samples, boxes, strict=True)]
+        recorded = unpack(original, recording, "mask_targets_packed", "mask_targets_shape")
+        assert torch.equal(torch.cat(masks).bool(), recorded)
 
 
 def check_gradients(original, recording, model):

@@ -11,7 +11,7 @@ from denserc.data.images import read_rgb
 from denserc.detection import load_detector
 from denserc.detection.augment import FitSquare
 from denserc.detection.convert import from_mmdetection, original_to_ours
-from denserc.detection.options import Resampling
+from denserc.detection.options import Padding, Resampling
 from denserc.encoders import to_open_clip_keys
 from denserc.structures import (
     BACKGROUND,
@@ -72,6 +72,27 @@ def test_every_tensor_arrives_and_the_file_stands_alone(published, capsys):
     model.set_vocabulary(["cup", "kite"], novel=["kite"])
     found = model([{"image": torch.randint(0, 255, (3, 90, 120), dtype=torch.uint8)}])[0]["instances"]
     assert torch.isfinite(found.scores).all()
+
+
+@torch.no_grad()
+def test_images_that_are_not_square_need_no_padding(published):
+    """What the original cannot do; its square is one more case of the same code."""
+    model = load_detector(published(shrunk_detector()))
+    model.set_vocabulary(["cup", "kite"], novel=["kite"])
+    image = torch.randint(0, 255, (3, 80, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    square = model.preprocess([{"image": image}])
+    model.padding = Padding.DIVISIBLE
+    free = model.preprocess([{"image": image}])
+    assert square.tensor.shape[-2:] == (112, 112) and torch.equal(free.tensor, square.tensor[..., :80, :])
+    features = model.backbone(free.tensor)
+    assert features["dense"].shape[-2:] == (5, 7)
+    assert [features[f"p{i}"].shape[-2:] for i in (2, 3, 4)] == [(20, 28), (10, 14), (5, 7)]
+    # The frozen encoder attends to padding, so it matters; where a batch needs none, both paddings are one.
+    assert (features["dense"] - model.backbone(square.tensor)["dense"][..., :5, :]).abs().max() > 1e-3
+    full = torch.cat([image, image[:, :32]], dim=1)
+    assert torch.equal(model.preprocess([{"image": full}]).tensor[..., :80, :], free.tensor)
+    found = model([{"image": image}])[0]["instances"]
+    assert found.image_size == (80, 112) and torch.isfinite(found.scores).all()
 
 
 def test_nothing_of_this_machine_is_in_the_file(published, tmp_path):
