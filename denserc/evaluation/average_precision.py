@@ -111,9 +111,9 @@ def score_detections(
         by_category[detection["category_id"]] += 1
     counted = np.array([by_category[c] for c in category_ids], dtype=np.int64)
     if max_dets_of_class is not None:
-        found = _best_of(found, "category_id", max_dets_of_class)
+        found = best_of(found, "category_id", max_dets_of_class)
     if federated:
-        found = _best_of(found, "image_id", max_dets) if max_dets is not None else found
+        found = best_of(found, "image_id", max_dets) if max_dets is not None else found
         found = _verifiable(found, truth)
     limit = max(len(found), 1) if max_dets is None else max_dets
     precision, order = _precision(truth, found, shape, limit, backend, federated)  # (T, R, C, A)
@@ -202,7 +202,7 @@ def _results_of(detections: Iterable[dict], truth: dict, shape: Shape) -> list[d
     return kept
 
 
-def _best_of(detections: list[dict], key: str, limit: int) -> list[dict]:
+def best_of(detections: list[dict], key: str, limit: int) -> list[dict]:
     """The `limit` best-scored detections of each image over all classes, or of each class over all images.
 
     Args:

@@ -17,11 +17,12 @@ from detectron2.utils import comm
 
 from ..data.json_files import read_annotation_file
 from ..structures import DataError
-from .average_precision import Backend, ClassScores, Shape, score_detections
+from .average_precision import Backend, ClassScores, Shape, best_of, score_detections
 from .detection_report import class_table, console_table, group_table, write_csv, write_json
 from .predictions import read_predictions, write_predictions
 
 RESULTS_FILE = "coco_instances_results.json"
+FORGET_FROM = 2_000_000  # detections in memory from which on those that cannot count are looked for
 logger = logging.getLogger(__name__)
 
 
@@ -106,6 +107,7 @@ class DetectionEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all predictions."""
         self._by_image: dict[int, list[dict]] = {}
+        self._held, self._forget_at = 0, FORGET_FROM
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Take the detections of a batch.
@@ -129,6 +131,24 @@ class DetectionEvaluator(DatasetEvaluator):
             for detection in detections:
                 detection["category_id"] = self.category_ids[detection["category_id"]]
             self._by_image[given["image_id"]] = detections
+            self._held += len(detections)
+        # Fixed AP wants thousands of detections of an image, more than memory holds for a large set.
+        if self._held > self._forget_at and any(p.max_dets_of_class is not None for p in self.protocols):
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop the detections that are beyond every protocol's limit already."""
+        kept = set()
+        for protocol in self.protocols:
+            found = list(itertools.chain.from_iterable(self._by_image.values()))
+            if protocol.max_dets_of_class is not None:
+                found = best_of(found, "category_id", protocol.max_dets_of_class)
+            if protocol.max_dets is not None and protocol.federated:
+                found = best_of(found, "image_id", protocol.max_dets)
+            kept.update(map(id, found))
+        self._by_image = {image: [d for d in found if id(d) in kept] for image, found in self._by_image.items()}
+        self._held = len(kept)
+        self._forget_at = max(FORGET_FROM, 2 * self._held)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """{task: {metric: percent}}, and {task + "_masks": ...} when there were masks; {} on ranks other than 0."""

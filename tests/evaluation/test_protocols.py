@@ -1,6 +1,7 @@
 """LVIS's two protocols, and figures of an evaluator against the reference libraries on what it wrote itself."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import generated
@@ -99,6 +100,31 @@ def test_both_protocols_are_reported_apart_and_say_their_limits(registered, tmp_
     assert fixed["classes_with_fewer_detections_than_the_limit"] == fixed["classes"] == 6
     header, first = (tmp_path / "ov_lvis_fixed_masks_classes.csv").read_text().splitlines()[:2]
     assert header.endswith("protocol,detections_that_count") and first.endswith("ov_lvis_fixed_masks,10000 a class")
+
+
+def test_detections_beyond_every_limit_are_forgotten_and_change_nothing(registered, monkeypatch):
+    truth = generated.ground_truth(5, images=20, federated=True)
+    found = generated.detections(truth, 5)
+    for i, detection in enumerate(found):
+        detection["score"] = (i * 37 % 1000) / 1000  # no ties, which the order of images would break
+    name = registered(truth, evaluator_type="ov_lvis")
+
+    def evaluator():
+        built = build_evaluator(name, lvis_protocols=["standard", "fixed"], max_dets=2)
+        standard, fixed = built.protocols
+        built.protocols = (standard, replace(fixed, max_dets_of_class=5))
+        return built
+
+    everything = evaluator()
+    expected = run(everything, found, truth)
+    monkeypatch.setattr("denserc.evaluation.detection.FORGET_FROM", 0)
+    sparing = evaluator()
+    assert run(sparing, found, truth) == {task: pytest.approx(m, abs=0, nan_ok=True) for task, m in expected.items()}
+    held = [sum(map(len, one._by_image.values())) for one in (everything, sparing)]
+    assert held[0] == len(found) and 30 <= held[1] < 90
+    usual = build_evaluator(name)
+    run(usual, found, truth)
+    assert sum(map(len, usual._by_image.values())) == len(found)  # without fixed AP the file holds everything
 
 
 def test_unknown_or_no_protocols_are_refused(registered):
