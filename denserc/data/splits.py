@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..structures import DataError, Vocabulary
 from .matching import categories_by_name, category_ids
 
@@ -82,6 +84,38 @@ def lvis_norare_split(lvis: dict) -> dict:
         raise DataError('The categories carry no "frequency" of "f", "c" or "r"; is this an LVIS annotation file?')
     rare = {c["id"] for c in lvis["categories"] if c["frequency"] == "r"}
     return {**lvis, "annotations": [a for a in lvis["annotations"] if a["category_id"] not in rare]}
+
+
+def split_by_images(coco: dict, val_share: float, *, seed: int = 0) -> tuple[dict, dict]:
+    """A training and a validation file from one: images are drawn at random, categories stay alike in both.
+
+    Args:
+        val_share: of the images that go to the validation file, 0 to 1; at least one of them where it is above 0, and
+            at least one stays where it is below 1.
+        seed: of the draw; the order of the images in the file does not matter.
+
+    Raises:
+        DataError: the share is not within 0 and 1, or the file has too few images.
+    """
+    _check_keys(coco)
+    if not 0 <= val_share <= 1:
+        raise DataError(f"The share of validation images lies between 0 and 1; got {val_share}.")
+    ids = sorted((image["id"] for image in coco["images"]), key=str)
+    if 0 < val_share < 1 and len(ids) < 2:
+        raise DataError(f"{len(ids)} images cannot be split in two.")
+    number = round(val_share * len(ids))
+    if 0 < val_share < 1:
+        number = min(max(number, 1), len(ids) - 1)
+    drawn = {ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:number]}
+
+    def part(in_val: bool) -> dict:
+        return {
+            **coco,
+            "images": [image for image in coco["images"] if (image["id"] in drawn) == in_val],
+            "annotations": [a for a in coco["annotations"] if (a["image_id"] in drawn) == in_val],
+        }
+
+    return part(False), part(True)
 
 
 def count(coco: dict) -> SplitCounts:

@@ -7,7 +7,7 @@ import pytest
 
 from denserc.data.split_files import CLASSES, OV_COCO_TRAIN, OV_COCO_VAL, read_classes, write_lvis_norare
 from denserc.data.split_files import write_ov_coco_splits as write_splits
-from denserc.data.splits import count, lvis_norare_split, ov_train_split, ov_val_split
+from denserc.data.splits import count, lvis_norare_split, ov_train_split, ov_val_split, split_by_images
 from denserc.structures import DataError, Vocabulary
 
 
@@ -120,3 +120,29 @@ def test_lvis_needs_frequencies(coco):
 def test_a_list_of_results_is_refused(classes):
     with pytest.raises(DataError, match="annotations"):
         ov_train_split([{"image_id": 1}], classes)
+
+
+@pytest.mark.parametrize("share, numbers", [(0.4, (3, 2)), (0.01, (4, 1)), (0.99, (1, 4)), (0, (5, 0)), (1, (0, 5))])
+def test_images_are_shared_out_with_their_annotations(coco, share, numbers):
+    train, val = split_by_images(coco, share, seed=3)
+    assert (len(train["images"]), len(val["images"])) == numbers
+    assert ids(train["images"] + val["images"]) == ids(coco["images"])
+    assert ids(train["annotations"] + val["annotations"]) == ids(coco["annotations"])
+    for part in (train, val):
+        shown = {image["id"] for image in part["images"]}
+        assert {a["image_id"] for a in part["annotations"]} <= shown
+        assert part["categories"] == coco["categories"]
+
+
+def test_the_draw_depends_on_the_seed_alone(coco):
+    shuffled = {**coco, "images": coco["images"][::-1]}
+    draws = {seed: ids(split_by_images(coco, 0.4, seed=seed)[1]["images"]) for seed in range(8)}
+    assert draws[3] == ids(split_by_images(shuffled, 0.4, seed=3)[1]["images"])
+    assert len({tuple(draw) for draw in draws.values()}) > 1
+
+
+def test_impossible_shares_are_refused(coco):
+    with pytest.raises(DataError, match="between 0 and 1; got 20"):
+        split_by_images(coco, 20)
+    with pytest.raises(DataError, match="1 images cannot be split"):
+        split_by_images({**coco, "images": coco["images"][:1]}, 0.5)

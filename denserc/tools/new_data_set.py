@@ -1,0 +1,93 @@
+"""A folder of images and a COCO file become a described data set:
+
+    python -m denserc.tools.new_data_set birds --annotations birds.json --images photos --novel "kingfisher, owl" \
+        --val 0.2 --output my
+
+writes my/birds.yaml with my/birds_train.json and my/birds_val.json: one in five images for validation, drawn at random.
+Classes are the file's categories; those of --novel are kept from training. --val 1 makes a set to evaluate on alone.
+`DATASETS.REGISTER "('my/birds.yaml',)"` makes birds_train and birds_val known to the other commands.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ..data.json_files import read_annotation_file, write_json, write_text
+from ..data.matching import categories_by_name, category_ids
+from ..data.splits import count, split_by_images
+from ..structures import DenseRCError
+
+
+def new_data_set(
+    name: str,
+    annotations: str | Path,
+    images: str | Path,
+    output: str | Path,
+    *,
+    novel: Sequence[str] = (),
+    val_share: float = 0.2,
+    seed: int = 0,
+) -> Path:
+    """Write the files of a new set; returns its description.
+
+    Args:
+        name: the sets will be <name>_train and <name>_val.
+        annotations: a COCO or LVIS file.
+        images: the folder that its file names start from.
+        output: folder for the description and the split files.
+        novel: categories of the file to keep from training; spellings as in `find_names`.
+        val_share: of the images that go to the validation set; 1 for no training set.
+        seed: of the draw.
+
+    Raises:
+        DataError: a file that cannot be used, a novel name that it lacks, too few images.
+    """
+    output, content = Path(output), read_annotation_file(annotations)
+    names = [c["name"].strip() for c in sorted(categories_by_name(content["categories"]).values(), key=_by_id)]
+    unseen = set(category_ids(content["categories"], novel).values())
+    kept_apart = [c["name"].strip() for c in sorted(content["categories"], key=_by_id) if c["id"] in unseen]
+    description = {"name": name, "base": [n for n in names if n not in kept_apart], "novel": kept_apart}
+    for split, part in zip(("train", "val"), split_by_images(content, val_share, seed=seed), strict=True):
+        if part["images"]:
+            write_json(output / f"{name}_{split}.json", part)
+            where = os.path.relpath(images, output)
+            description[split] = {"annotations": f"{name}_{split}.json", "images": where}
+            print(f"{name}_{split}: {count(part)}")
+    path = output / f"{name}.yaml"
+    write_text(path, yaml.safe_dump(description, sort_keys=False, allow_unicode=True, width=120))
+    return path
+
+
+def _by_id(category: dict) -> int:
+    return category["id"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="of the set")
+    parser.add_argument("--annotations", required=True, help="a COCO or LVIS file")
+    parser.add_argument("--images", required=True, help="the folder that its file names start from")
+    parser.add_argument("--output", required=True, help="folder for the description and the split files")
+    parser.add_argument("--novel", default="", help="classes to keep from training, with commas between them")
+    parser.add_argument("--val", type=float, default=0.2, help="share of the images for validation (default: 0.2)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    args = parser.parse_args(arguments)
+    novel = [name.strip() for name in args.novel.split(",") if name.strip()]
+    try:
+        path = new_data_set(
+            args.name, args.annotations, args.images, args.output, novel=novel, val_share=args.val, seed=args.seed
+        )
+    except DenseRCError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{path}; next: python -m denserc.tools.doctor {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
