@@ -70,6 +70,7 @@ def build_trainer(
         coherence_features=choose(CoherenceFeatures, settings.COHERENCE.FEATURES, "DISTILL.COHERENCE.FEATURES"),
         mask_padding=settings.COHERENCE.MASK_PADDING,
         teacher_final_mlp=settings.TEACHER.FINAL_MLP,
+        crops_per_forward=settings.TEACHER.CROPS_PER_FORWARD,
         autocast=autocast,
         memory=memory,
     ).to(device)

@@ -32,6 +32,8 @@ def add_distillation_config(cfg: CfgNode) -> None:
     # The last block's MLP on the way to the teacher's class token; False leaves it out (Table 13).
     # The student's is MODEL.CONSTRUCTION.FINAL_MLP.
     cfg.DISTILL.TEACHER.FINAL_MLP = True
+    # The teacher looks at so many crops at once, for a bounded memory; 0 = at all of the batch.
+    cfg.DISTILL.TEACHER.CROPS_PER_FORWARD = 0
 
     cfg.DISTILL.REGIONS = CfgNode()
     # Where the regions come from: "grid", or "proposals" of files.

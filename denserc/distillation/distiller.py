@@ -49,6 +49,7 @@ class Distiller(nn.Module):
         coherence_features: which of the student's features L_coherence is about.
         mask_padding: whether L_coherence ignores the tokens of the padding.
         teacher_final_mlp: whether the teacher's class token passes the MLP of its last block (Table 13).
+        crops_per_forward: how many crops the teacher looks at at once; 0 = all of the batch.
         autocast: dtype of the towers' arithmetic (bfloat16, float16); None = as they are. Losses are float32.
         memory: of what the frozen models said, shared by several trainings; None = ask them each time.
     """
@@ -66,6 +67,7 @@ class Distiller(nn.Module):
         coherence_features: CoherenceFeatures = CoherenceFeatures.DENSE,
         mask_padding: bool = False,
         teacher_final_mlp: bool = True,
+        crops_per_forward: int = 0,
         autocast: torch.dtype | None = None,
         memory: TargetMemory | None = None,
     ):
@@ -79,6 +81,10 @@ class Distiller(nn.Module):
                 f"Teacher and student must share one image-text space; their widths are {teacher.embed_dim} "
                 f"and {student.embed_dim}."
             )
+        if crops_per_forward < 0:
+            raise ConfigurationError(
+                f"DISTILL.TEACHER.CROPS_PER_FORWARD is a number of crops, or 0 for all; got {crops_per_forward}."
+            )
         self.student = student
         self.teacher = teacher.requires_grad_(False)
         self.foundation = foundation if coherence_weight > 0 else None
@@ -91,6 +97,7 @@ class Distiller(nn.Module):
         self.coherence_features = coherence_features
         self.mask_padding = mask_padding
         self.teacher_final_mlp = teacher_final_mlp
+        self.crops_per_forward = crops_per_forward
         self.autocast_dtype = autocast
         self._memory = memory
         frozen = {"teacher": self.teacher, "foundation": self.foundation} if memory is not None else {}
@@ -156,28 +163,30 @@ class Distiller(nn.Module):
         dense, context = self.student.forward_with_context(images)
         return dense.float(), context.float().flatten(0, 1)
 
-    @torch.no_grad()
     def teach(self, crops: torch.Tensor) -> torch.Tensor:
         """(R, 3, T, T) uint8 crops -> (R, E) float32, the teacher's image embeddings."""
 
-        def compute() -> torch.Tensor:
-            with self._autocast(crops.device):
-                return self.teacher.encode_image(normalized(crops, self.teacher.pixels), self.teacher_final_mlp).float()
+        def encode(some: torch.Tensor) -> torch.Tensor:
+            return self.teacher.encode_image(normalized(some, self.teacher.pixels), self.teacher_final_mlp).float()
 
-        return self._recall("teacher", crops, compute)
+        parts = crops.split(self.crops_per_forward or max(1, len(crops)))
+        return self._ask("teacher", crops, lambda: torch.cat([encode(part) for part in parts]))
 
-    @torch.no_grad()
     def observe(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8 -> (B, C, h, w) float32, the foundation model's patch features."""
+        return self._ask(
+            "foundation", images, lambda: self.foundation(normalized(images, self.foundation.pixels)).float()
+        )
 
-        def compute() -> torch.Tensor:
-            with self._autocast(images.device):
-                return self.foundation(normalized(images, self.foundation.pixels)).float()
+    def _ask(self, model: str, images: torch.Tensor, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What a frozen model says of images, computed in inference mode unless it is remembered."""
 
-        return self._recall("foundation", images, compute)
+        def frozen() -> torch.Tensor:
+            with torch.inference_mode(), self._autocast(images.device):
+                features = compute()
+            return features.clone()  # a normal tensor, which autograd may keep for the backward pass
 
-    def _recall(self, model: str, images: torch.Tensor, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        return compute() if self._memory is None else self._memory.recall(self._identities[model], images, compute)
+        return frozen() if self._memory is None else self._memory.recall(self._identities[model], images, frozen)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager:
         return torch.autocast(device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)

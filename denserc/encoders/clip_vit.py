@@ -44,10 +44,10 @@ class ClipVitTower(ImageTower):
         return normed, self._project_in(block, normed, 2)
 
     def queries_keys(
-        self, index: int, normed: torch.Tensor, stream: TokenStream, rotary: bool
+        self, index: int, normed: torch.Tensor, stream: TokenStream, rotary: bool, first: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         block = self._block(index)
-        return self._project_in(block, normed, 0), self._project_in(block, normed, 1)
+        return self._project_in(block, normed[:, :first], 0), self._project_in(block, normed, 1)
 
     def inner_norm(self, index: int, merged: torch.Tensor) -> torch.Tensor:
         return merged

@@ -99,18 +99,19 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def queries_keys(
-        self, index: int, normed: torch.Tensor, stream: TokenStream, rotary: bool
+        self, index: int, normed: torch.Tensor, stream: TokenStream, rotary: bool, first: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries and keys of one block for all its tokens.
+        """Queries and keys of one block; keys for all its tokens.
 
         Args:
             index: the block.
             normed: (B, prefix + N, D), as `values` returns it for the whole stream.
             stream: the grid and rotary table to use.
             rotary: whether the rotary embedding is applied (no effect on towers without one).
+            first: queries of the first so many tokens alone; None = of all.
 
         Returns:
-            q, k, both (B, A, prefix + N, d), unscaled.
+            q (B, A, first or prefix + N, d) and k (B, A, prefix + N, d), unscaled.
         """
 
     @abstractmethod
@@ -131,7 +132,10 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def pool(self, stream: TokenStream) -> torch.Tensor:
-        """The stream after the last block -> (B, E), the global embedding in the text space; not normalised."""
+        """The stream after the last block -> (B, E), the global embedding in the text space; not normalised.
+
+        A tower with prefix tokens looks at these alone, so that `encode_image` need not make the others.
+        """
 
     def block(self, index: int, stream: TokenStream) -> tuple[TokenStream, torch.Tensor, torch.Tensor]:
         """One whole block: attention and MLP, with their residuals.
@@ -153,15 +157,21 @@ class ImageTower(nn.Module, ABC):
         stream = self.embed(images)
         for index in range(self.depth - 1):
             stream, _, _ = self.block(index, stream)
-        stream, _, _ = (self.block if final_mlp else self._attend)(self.depth - 1, stream)
-        return self.pool(stream)
+        last = self.depth - 1
+        stream, _, _ = self._attend(last, stream, first=stream.prefix or None)  # `pool` sees no others
+        return self.pool(stream.with_tokens(self.mlp(last, stream.tokens)) if final_mlp else stream)
 
-    def _attend(self, index: int, stream: TokenStream) -> tuple[TokenStream, torch.Tensor, torch.Tensor]:
-        """One block up to its MLP: attention and residual; returns what `block` does."""
+    def _attend(
+        self, index: int, stream: TokenStream, first: int | None = None
+    ) -> tuple[TokenStream, torch.Tensor, torch.Tensor]:
+        """One block up to its MLP: attention and residual; returns what `block` does.
+
+        With `first`, the returned stream holds the first so many tokens alone.
+        """
         normed, v = self.values(index, stream.tokens)
-        q, k = self.queries_keys(index, normed, stream, rotary=True)
-        attended = merge_heads(attention(q, k, v))  # (B, prefix + N, D)
-        x = stream.tokens + self.output_projection(index, self.inner_norm(index, attended))
+        q, k = self.queries_keys(index, normed, stream, rotary=True, first=first)
+        attended = merge_heads(attention(q, k, v))  # (B, first or prefix + N, D)
+        x = stream.tokens[:, :first] + self.output_projection(index, self.inner_norm(index, attended))
         return stream.with_tokens(x), normed, v
 
     def grid_of(self, images: torch.Tensor) -> tuple[int, int]:

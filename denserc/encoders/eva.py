@@ -44,8 +44,16 @@ class EvaTower(ImageTower):
         x = trunk.norm_pre(
             x + resize_position_embedding(trunk.pos_embed, grid, 1, self.position_resize)
         )  # (B, 1 + N, D)
-        table = rotary_table(grid, self.width // self.num_heads, trunk.rope.ref_feat_shape, trunk.rope.temperature)
-        return TokenStream(x, grid, prefix=1, rope=table.to(x))
+        reference = trunk.rope.ref_feat_shape
+        table = rotary_table(
+            grid,
+            self.width // self.num_heads,
+            None if reference is None else tuple(reference),
+            trunk.rope.temperature,
+            device=x.device,
+            dtype=x.dtype,
+        )
+        return TokenStream(x, grid, prefix=1, rope=table)
 
     def values(self, index: int, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         block = self._trunk.blocks[index]
@@ -57,14 +65,14 @@ class EvaTower(ImageTower):
         return normed, self._split(F.linear(normed, weight, attn.v_bias))
 
     def queries_keys(
-        self, index: int, normed: torch.Tensor, stream: TokenStream, rotary: bool
+        self, index: int, normed: torch.Tensor, stream: TokenStream, rotary: bool, first: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         attn = self._trunk.blocks[index].attn
         if attn.qkv is None:
-            q, k = attn.q_proj(normed), attn.k_proj(normed)
+            q, k = attn.q_proj(normed[:, :first]), attn.k_proj(normed)
         else:
             q_weight, k_weight, _ = attn.qkv.weight.chunk(3)
-            q, k = F.linear(normed, q_weight, attn.q_bias), F.linear(normed, k_weight)
+            q, k = F.linear(normed[:, :first], q_weight, attn.q_bias), F.linear(normed, k_weight)
         q, k = self._split(q), self._split(k)
         if rotary:
             q, k = self._rotate(q, stream), self._rotate(k, stream)
@@ -98,6 +106,8 @@ class EvaTower(ImageTower):
     def _rotate(x: torch.Tensor, stream: TokenStream) -> torch.Tensor:
         """Rotary embedding on the patch tokens; the class token has no position."""
         head, patches = x[:, :, : stream.prefix], x[:, :, stream.prefix :]
+        if not patches.shape[2]:
+            return x
         return torch.cat([head, apply_rot_embed_cat(patches, stream.rope).to(head.dtype)], dim=2)
 
 

@@ -1,10 +1,13 @@
 """Position embeddings at sizes other than the trained one."""
 
+import functools
 from enum import Enum
 
 import torch
 from timm.layers import build_rotary_pos_embed
 from torch.nn import functional as F
+
+_CPU = torch.device("cpu")
 
 
 class PositionResize(Enum):
@@ -44,12 +47,21 @@ def resize_position_embedding(
     return torch.cat([head, resized.flatten(2).transpose(1, 2).to(embedding.dtype)], dim=1)
 
 
+@functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)  # a table first made in inference mode could not be used in training
 def rotary_table(
-    grid: tuple[int, int], head_dim: int, reference: tuple[int, int] | None, temperature: float = 10000.0
+    grid: tuple[int, int],
+    head_dim: int,
+    reference: tuple[int, int] | None,
+    temperature: float = 10000.0,
+    *,
+    device: torch.device = _CPU,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """EVA-02's axial rotary table, positions rescaled so that `reference` is the grid's extent.
 
-    Made in float32 whatever the model's precision, as the originals do.
+    Made in float32 whatever the model's precision, as the originals do, and converted. It depends on nothing that
+    learns, so the last few are kept, outside of any model: no state dict has them. Do not write to one.
 
     Returns:
         (h * w, 2 * head_dim): sines then cosines, the layout of timm's `apply_rot_embed_cat`.
@@ -60,5 +72,6 @@ def rotary_table(
         temperature=temperature,
         in_pixels=False,
         ref_feat_shape=list(reference) if reference else None,
+        device=_CPU,
     )
-    return torch.cat([sin, cos], dim=-1)
+    return torch.cat([sin, cos], dim=-1).to(device, dtype)

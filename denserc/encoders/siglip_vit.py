@@ -51,10 +51,11 @@ class SiglipTower(ImageTower):
         return normed, self._project_in(block.attn, normed, 2)
 
     def queries_keys(
-        self, index: int, normed: torch.Tensor, stream: TokenStream, rotary: bool
+        self, index: int, normed: torch.Tensor, stream: TokenStream, rotary: bool, first: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         attn = self._trunk.blocks[index].attn
-        return attn.q_norm(self._project_in(attn, normed, 0)), attn.k_norm(self._project_in(attn, normed, 1))
+        q, k = self._project_in(attn, normed[:, :first], 0), self._project_in(attn, normed, 1)
+        return attn.q_norm(q), attn.k_norm(k)
 
     def inner_norm(self, index: int, merged: torch.Tensor) -> torch.Tensor:
         return self._trunk.blocks[index].attn.norm(merged)

@@ -63,7 +63,11 @@ def _scaled_qq(patch, model):
 
 def _rotary_qq(patch, model):
     right = eva.EvaTower.queries_keys
-    patch.setattr(eva.EvaTower, "queries_keys", lambda self, i, x, stream, rotary: right(self, i, x, stream, True))
+
+    def always_rotary(self, index, normed, stream, rotary, **some):
+        return right(self, index, normed, stream, True, **some)
+
+    patch.setattr(eva.EvaTower, "queries_keys", always_rotary)
 
 
 def _declip_as(**changes) -> Plant:
@@ -86,10 +90,12 @@ MISTAKES = {
     "text LN eps 1e-6": Mistake(_epsilon("text_tower", 1e-6), ("encode_text", "encode_text_norm")),
     # The files hold the training grid's table alone: "l" does not see it.
     "float16 rotary buffers trusted": Mistake(
-        _rotary(lambda right, *args: right(*args).half().float()), tuple(n for n in CLIPSELF if not n.endswith("_l"))
+        _rotary(lambda right, *args, **kind: right(*args, **kind).half().float()),
+        tuple(n for n in CLIPSELF if not n.endswith("_l")),
     ),
     "rotary positions not rescaled": Mistake(
-        _rotary(lambda right, grid, head_dim, reference, *rest: right(grid, head_dim, None, *rest)), CLIPSELF
+        _rotary(lambda right, grid, head_dim, reference, *rest, **kind: right(grid, head_dim, None, *rest, **kind)),
+        CLIPSELF,
     ),
     "no rotary embedding": Mistake(
         lambda patch, model: patch.setattr(eva.EvaTower, "_rotate", staticmethod(lambda x, stream: x)), CLIPSELF

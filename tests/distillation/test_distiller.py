@@ -129,6 +129,17 @@ def test_bfloat16_stays_near_float32(recorded_tower):
         torch.testing.assert_close(rough[name], loss, rtol=5e-2, atol=1e-3)
 
 
+def test_the_teacher_may_look_at_a_few_crops_at_a_time(recorded_tower):
+    batch = make_batch(regions=5)
+    expected = make_distiller(recorded_tower).teach(batch.crops)
+    for count in (1, 4, 10, 99):
+        given = make_distiller(recorded_tower, crops_per_forward=count).teach(batch.crops)
+        torch.testing.assert_close(given, expected, atol=2e-6, rtol=1e-5)
+    assert not expected.is_inference() and not expected.requires_grad
+    with pytest.raises(ConfigurationError, match="CROPS_PER_FORWARD.*-1"):
+        make_distiller(recorded_tower, crops_per_forward=-1)
+
+
 def test_token_grids_must_agree(recorded_tower):
     batch = make_batch()
     smaller = DistillationBatch(batch.images, batch.images[..., :56, :56], batch.crops, batch.boxes, batch.extents)

@@ -77,3 +77,21 @@ def test_no_average_without_a_decay(student):
     assert build_average(student, 0.0) is None
     assert not any(p.requires_grad for p in build_average(student, 0.9).parameters())
     assert all(p.requires_grad for p in student.parameters())
+
+
+def test_the_fused_update_is_the_plain_one(student):
+    options = {"lr": 1e-2, "weight_decay": 0.1, "betas": (0.9, 0.98), "eps": 1e-6}
+    other = deepcopy(student)
+    fused, plain = build_optimizer(student, **options), build_optimizer(other, **options)
+    assert all(group["fused"] for group in fused.param_groups)
+    for group in plain.param_groups:
+        group["fused"] = False
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        for one, two in zip(student.parameters(), other.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            two.grad = one.grad.clone()
+        fused.step()
+        plain.step()
+    for one, two in zip(student.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-6)

@@ -73,7 +73,9 @@ def test_overflow_skips_the_step_and_lowers_the_scale(make_trainer, monkeypatch)
     after = weights(trainer)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert trainer.skipped_steps == 1 and trainer.scaler.get_scale() == 2.0**126
-    assert trainer.images_drawn == 4 and trainer.average.n_averaged == 0 and not trainer.optimizer.state
+    assert trainer.images_drawn == 4 and trainer.average.n_averaged == 0
+    # The fused optimiser makes its moments before it looks at the gradient; they stay at zero.
+    assert not any(moment.any() for state in trainer.optimizer.state.values() for moment in state.values())
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     trainer.run_step()
     assert trainer.skipped_steps == 1 and trainer.average.n_averaged == 1

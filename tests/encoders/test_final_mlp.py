@@ -1,4 +1,4 @@
-"""Table 13's switch: without the last block's MLP a tower is the library's model whose last MLP gives zero."""
+"""The last block of the global embedding: Table 13's switch, and the class token's row alone where that is enough."""
 
 from copy import deepcopy
 
@@ -39,3 +39,16 @@ def test_no_final_mlp_is_the_librarys_forward_with_a_last_mlp_of_zero(any_tower)
         library = any_tower.visual(images) if any_tower.name == "clip" else any_tower.visual.trunk(images)
     torch.testing.assert_close(given, library, atol=1e-5, rtol=1e-5)
     assert (whole - given).abs().max() > 1e-3
+
+
+def test_the_last_block_for_the_class_token_alone_changes_nothing(any_tower):
+    images = torch.randn(2, 3, 3 * any_tower.patch_size, 4 * any_tower.patch_size)
+    seen = []
+    any_tower.mlp = lambda index, tokens, mlp=any_tower.mlp: seen.append(tokens.shape[1]) or mlp(index, tokens)
+    with torch.no_grad():
+        given = any_tower.encode_image(images)
+        stream = any_tower.embed(images)
+        for index in range(any_tower.depth):
+            stream, _, _ = any_tower.block(index, stream)
+        torch.testing.assert_close(given, any_tower.pool(stream), atol=2e-6, rtol=1e-6)
+    assert seen[any_tower.depth - 1] == (stream.prefix or 12)

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -55,3 +57,25 @@ def test_rotary_rows_follow_height_first():
     table = rotary_table((2, 3), 8, None)
     assert torch.equal(table[0, :4], table[1, :4])  # same row: the height's half agrees
     assert not torch.equal(table[0, :4], table[3, :4])
+
+
+def test_a_table_is_made_once_and_serves_inference_and_training():
+    with torch.inference_mode():
+        table = rotary_table((3, 5), 12, None, dtype=torch.float64)
+    assert rotary_table((3, 5), 12, None, dtype=torch.float64) is table
+    assert rotary_table((3, 5), 12, None) is not table and rotary_table((5, 3), 12, None).shape == (15, 24)
+    x = torch.ones(15, 24, dtype=torch.float64, requires_grad=True)
+    (x * table).sum().backward()  # an inference tensor would refuse
+    assert torch.equal(x.grad, table)
+
+
+def test_towers_keep_no_table_of_their_own(recorded, recorded_tower):
+    tower = deepcopy(recorded_tower)
+    keys, buffers = list(tower.state_dict()), len(list(tower.buffers()))
+    rope = tower.embed(recorded("inputs", "images_s")).rope
+    assert list(tower.state_dict()) == keys and len(list(tower.buffers())) == buffers
+    with torch.autocast("cpu", torch.bfloat16):
+        stream = recorded_tower.embed(recorded("inputs", "images_s"))
+    assert stream.rope.dtype == stream.tokens.dtype
+    assert tower.double().embed(recorded("inputs", "images_s").double()).rope.dtype == torch.float64
+    assert rope.dtype == torch.float32
