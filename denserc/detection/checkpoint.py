@@ -7,6 +7,7 @@ in it, as it is no weight. The two frozen towers make the file larger than the t
 """
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from detectron2.config import CfgNode
 from ..construction import Construction, DenseEncoder, DenseModel, build_dense_model
 from ..encoders import PositionResize, build_architecture, load_exactly
 from ..structures import CheckpointError, FingerprintMismatchError
+from ..training import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +79,46 @@ def build_towers(cfg: CfgNode) -> tuple[DenseModel, dict]:
 
 
 class FViTCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, exact.
+    """Detectron2's checkpointer, exact; files are written whole or not at all.
 
     Args:
         model: an FViT, or one in DistributedDataParallel.
+        checkpointables: "trainer", and "average" (a TrainedAverage), whose exported weights are then the file's model.
     """
 
     def save(self, name: str, **kwargs) -> None:
-        """Write <save_dir>/<name>.pth on the main process."""
-        super().save(name, **{**kwargs, METADATA: self.model.metadata})
+        """Write <save_dir>/<name>.pth on the main process; --resume takes the last one."""
+        if self.save_dir and self.save_to_disk:
+            beside = {key: one.state_dict() for key, one in self.checkpointables.items()}
+            self.save_model(name, **beside, **kwargs)
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_model(self, name: str, **kwargs) -> None:
+        """Write what is evaluated alone, without what resuming needs, and not for --resume."""
+        if self.save_dir and self.save_to_disk:
+            path = Path(self.save_dir) / f"{name}.pth"
+            logger.info("Writing %s", path)
+            with self._exported_weights():
+                write_atomically(path, {"model": self.model.state_dict(), METADATA: self.model.metadata, **kwargs})
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
+        """As Detectron2's; to resume, file and configuration must agree on a moving average.
+
+        Raises:
+            CheckpointError: they do not.
+        """
+        if path and checkpointables is None and "trainer" in self.checkpointables:
+            given, own = "average" in read_detector(path), "average" in self.checkpointables
+            if given != own:
+                raise CheckpointError(
+                    f"{path} was written {'with' if given else 'without'} a moving average; set SOLVER.EMA.DECAY as at "
+                    "the first start, or start anew without --resume."
+                )
+        return super().load(path, checkpointables)
+
+    def _exported_weights(self) -> AbstractContextManager:
+        average = self.checkpointables.get("average")
+        return nullcontext() if average is None else average.exported_weights()
 
     def _load_file(self, filename: str) -> dict:
         return read_detector(filename)

@@ -14,6 +14,9 @@ def add_detection_config(cfg: CfgNode) -> None:
     cfg.INPUT.SIZE = 640
     # Range of the random scale in training, relative to INPUT.SIZE; then a crop of INPUT.SIZE at most.
     cfg.INPUT.SCALE_JITTER = [0.1, 2.0]
+    # 0: every visit of an image draws scale, crop and flip anew. K: it has K views, drawn once by SEED, that take
+    # turns; the encoder then sees one image at a time, so that its maps of a view are the same bits at every visit.
+    cfg.INPUT.FIXED_VIEWS = 0
     # "opencv_bilinear" (the original, no antialiasing) or "pillow_bilinear" (Detectron2).
     cfg.INPUT.RESAMPLING = "opencv_bilinear"
 
@@ -33,16 +36,39 @@ def add_detection_config(cfg: CfgNode) -> None:
     cfg.TEST.PROPOSALS = CfgNode()
     cfg.TEST.PROPOSALS.FILE = ""
     cfg.TEST.PROPOSALS.PER_IMAGE = 1000
+    # What decides OUTPUT_DIR/model_best.pth, at every evaluation: a metric of the first set in DATASETS.TEST, as
+    # "ov_coco/AP50_novel"; "auto": the first that is there of ov_lvis_masks/AP_rare, ov_lvis/AP_rare,
+    # ov_coco/AP50_novel, ov_coco/AP_all; "": no best checkpoint. Larger is better, NaN never wins.
+    cfg.TEST.BEST = "auto"
 
     cfg.SOLVER.BETAS = [0.9, 0.999]
     # Largest norm of the gradient of all parameters together; 0: no limit. (Detectron2's own
     # SOLVER.CLIP_GRADIENTS limits each parameter apart and is not read.)
     cfg.SOLVER.CLIP_NORM = 1.0
+    # Forward passes whose gradients are added up for one step; SOLVER.IMS_PER_BATCH, the total over all processes, is
+    # divided among them.
+    cfg.SOLVER.ACCUMULATE = 1
+    # Autocast of the trained parts with SOLVER.AMP.ENABLED: "fp16" (CUDA alone, with gradient scaling) or "bf16".
+    cfg.SOLVER.AMP.PRECISION = "fp16"
+    # The learning rate: BASE_LR for "none", BASE_LR * b for "linear", BASE_LR * sqrt(b) for "sqrt", where
+    # b = IMS_PER_BATCH / REFERENCE_BATCH. Nothing else changes: MAX_ITER, STEPS and WARMUP_ITERS stay steps.
+    cfg.SOLVER.LR_SCALING = "none"
+    # Images a step that BASE_LR is meant for.
+    cfg.SOLVER.REFERENCE_BATCH = 64
+    cfg.SOLVER.EMA = CfgNode()
+    # Decay of a moving average of what is trained (running statistics included), updated after each step: 0 = none.
+    cfg.SOLVER.EMA.DECAY = 0.0
+    # Where there is an average: "average" or "trained" is evaluated and is the "model" of every checkpoint. What
+    # training goes on from stands beside it.
+    cfg.SOLVER.EMA.EXPORT = "average"
 
     cfg.MODEL.FVIT = CfgNode()
     fvit = cfg.MODEL.FVIT
     # Blocks whose residual stream becomes the maps at strides patch / 4, patch / 2, patch, 2 x patch.
     fvit.BLOCKS = [3, 5, 7, 11]
+    # Arithmetic of the frozen encoder, at test too: "fp32", "bf16", or "fp16" (CUDA alone). Its weights stay float32,
+    # and the trained parts are given float32 maps.
+    fvit.BACKBONE_PRECISION = "fp32"
     fvit.UPSAMPLER_NORM = "SyncBN"  # with one process plain BN, here and in the other NORM keys
     # "square" (the original) or "divisible" (no more padding than the patch size asks for).
     fvit.PADDING = "square"
@@ -58,6 +84,12 @@ def add_detection_config(cfg: CfgNode) -> None:
     fvit.ONE_LABEL_PER_BOX = False
     # Leave out detections without area, as Detectron2; the original keeps them.
     fvit.DROP_EMPTY = False
+
+    # The frozen encoder's maps of training views, kept on disk: for small data sets, with INPUT.FIXED_VIEWS.
+    fvit.CACHE = CfgNode()
+    fvit.CACHE.DIR = ""  # empty: no cache. It may be shared by runs; another encoder or image is never mistaken
+    fvit.CACHE.LIMIT_GB = 50.0  # when it is full, further maps are computed each time
+    fvit.CACHE.PRECISION = "fp32"  # or "fp16": half the space, maps rounded to 11 bits
 
     fvit.RPN = CfgNode()
     fvit.RPN.NORM = ""  # OV-LVIS: "SyncBN"

@@ -3,11 +3,10 @@
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 
-import numpy as np
-import torch
 from detectron2.config import CfgNode
-from detectron2.engine import AMPTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.engine import hooks
 from detectron2.engine.defaults import default_writers
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.modeling import build_model
@@ -17,13 +16,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..structures import ConfigurationError
-from ..training import ProgressBar, join_processes, resolve_device
+from ..structures import ConfigurationError, choose
+from ..training import Precision, ProgressBar, arithmetic, join_processes, resolve_device
+from .best import BestCheckpoint
 from .checkpoint import FViTCheckpointer
-from .loader import build_test_loader, build_train_loader
+from .loader import build_test_loader, build_train_loader, have_masks, training_records
 from .meta_arch import FViT
 from .proposals_file import write_proposals
-from .solver import build_optimizer
+from .solver import build_optimizer, build_trained_average
+from .trainer import DetectionTrainer, SeedEachStep
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def run(
     resume: bool = False,
     eval_only: bool = False,
 ) -> dict[str, dict]:
-    """Train and evaluate, or evaluate alone.
+    """Train and evaluate, or evaluate alone. Training sets without any mask switch MODEL.MASK_ON off, with a warning.
 
     Every step draws from generators seeded by (seed, step, process) and every image by (seed, its place in the
     stream), so a resumed run on the CPU continues bit for bit, with any number of loader workers. A negative SEED is
@@ -57,6 +58,9 @@ def run(
         ConfigurationError: nothing to train on or to evaluate.
     """
     cfg = with_device(cfg)
+    records = None if eval_only else training_records(cfg)
+    if records is not None and cfg.MODEL.MASK_ON and not have_masks(records):
+        cfg = without_masks(cfg)
     model = build_model(cfg)
     if not isinstance(model, FViT):
         raise ConfigurationError(f"This engine trains FViT; MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}.")
@@ -72,53 +76,90 @@ def run(
         if cfg.TEST.PROPOSALS.FILE:
             return _propose(cfg, model)
         return test(cfg, model, evaluator_factory)
-    return train(cfg, model, evaluator_factory, resume=resume)
+    return train(cfg, model, evaluator_factory, resume=resume, records=records)
 
 
 def train(
-    cfg: CfgNode, model: FViT, evaluator_factory: EvaluatorFactory | None, *, resume: bool = False
+    cfg: CfgNode,
+    model: FViT,
+    evaluator_factory: EvaluatorFactory | None,
+    *,
+    resume: bool = False,
+    records: list[dict] | None = None,
 ) -> dict[str, dict]:
-    """Train a built model as configured; see `run`."""
-    if not cfg.DATASETS.TRAIN:
-        raise ConfigurationError("DATASETS.TRAIN is empty: there is nothing to train on.")
+    """Train a built model as configured, on `records` or on those of DATASETS.TRAIN; see `run`."""
+    records = training_records(cfg) if records is None else records
     seed = cfg.SEED if cfg.SEED >= 0 else int(comm.shared_random_seed())
-    optimizer = build_optimizer(cfg, model)
-    wrapped = join_processes(model, model.device)
-    trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED and model.device.type == "cuda" else SimpleTrainer
-    trainer = trainer_class(wrapped, None, optimizer)
-    checkpointer = FViTCheckpointer(model, cfg.OUTPUT_DIR, trainer=trainer)
+    trainer = build_trainer(cfg, model, seed=seed)
+    average = trainer.average
+    checkpointer = FViTCheckpointer(
+        model, cfg.OUTPUT_DIR, trainer=trainer, **({} if average is None else {"average": average})
+    )
+    resumed = resume and checkpointer.has_checkpoint()
+    best = BestCheckpoint(checkpointer, cfg.TEST.BEST, resumed=resumed) if cfg.TEST.BEST else None
     results: dict[str, dict] = {}
 
     def evaluate() -> dict[str, dict]:
         trained_on = model.vocabulary
-        results.update(test(cfg, wrapped, evaluator_factory))
+        with nullcontext() if average is None else average.exported_weights():
+            results.update(test(cfg, trainer.model, evaluator_factory))
         model.set_vocabulary(trained_on.names, novel=trained_on.novel)
         return results
+
+    def evaluate_and_keep_best() -> dict[str, dict]:
+        found = evaluate()
+        if best is not None:
+            best.offer(found.get(cfg.DATASETS.TEST[0], {}), min(trainer.iter + 1, cfg.SOLVER.MAX_ITER))
+        return found
 
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             SeedEachStep(seed),
-            hooks.LRScheduler(optimizer, build_lr_scheduler(cfg, optimizer)),
+            hooks.LRScheduler(trainer.optimizer, build_lr_scheduler(cfg, trainer.optimizer)),
             hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=3)
             if comm.is_main_process()
             else None,
             ProgressBar("detector", ("total_loss",)) if comm.is_main_process() else None,
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate) if cfg.DATASETS.TEST and evaluator_factory else None,
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate_and_keep_best)
+            if cfg.DATASETS.TEST and evaluator_factory
+            else None,
             hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER), period=20)
             if comm.is_main_process()
             else None,
         ]
     )
-    resumed = resume and checkpointer.has_checkpoint()
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     start = trainer.iter + 1 if resumed else 0
     if start >= cfg.SOLVER.MAX_ITER:
         logger.info("The last checkpoint is of step %d of %d: trained already.", start, cfg.SOLVER.MAX_ITER)
-        return test(cfg, wrapped, evaluator_factory) if cfg.DATASETS.TEST and evaluator_factory else {}
-    trainer.data_loader = build_train_loader(cfg, start, seed)
+        return evaluate() if cfg.DATASETS.TEST and evaluator_factory else {}
+    trainer.images_drawn = start * cfg.SOLVER.IMS_PER_BATCH
+    trainer.data_loader = build_train_loader(cfg, start, seed, records)
     trainer.train(start, cfg.SOLVER.MAX_ITER)
     return results
+
+
+def build_trainer(cfg: CfgNode, model: FViT, *, seed: int) -> DetectionTrainer:
+    """Optimizer, arithmetic and average as configured; the data come later."""
+    precision = choose(Precision, cfg.SOLVER.AMP.PRECISION, "SOLVER.AMP.PRECISION")
+    if not cfg.SOLVER.AMP.ENABLED:
+        precision = Precision.FP32
+    autocast, scaler = arithmetic(precision, model.device, "SOLVER.AMP.PRECISION")
+    return DetectionTrainer(
+        model=join_processes(model, model.device),
+        batches=(),
+        optimizer=build_optimizer(cfg, model),
+        device=model.device,
+        accumulate=cfg.SOLVER.ACCUMULATE,
+        clip_norm=cfg.SOLVER.CLIP_NORM or None,
+        seed=seed,
+        images_per_step=cfg.SOLVER.IMS_PER_BATCH,
+        scaler=scaler,
+        failures=cfg.OUTPUT_DIR,
+        autocast=autocast,
+        average=build_trained_average(cfg, model),
+    )
 
 
 def test(cfg: CfgNode, model: nn.Module, evaluator_factory: EvaluatorFactory) -> dict[str, dict]:
@@ -164,25 +205,22 @@ def with_device(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def without_masks(cfg: CfgNode) -> CfgNode:
+    """The configuration with MODEL.MASK_ON off; warns."""
+    logger.warning(
+        "MODEL.MASK_ON is True, but no object of DATASETS.TRAIN has a segmentation: the detector is trained without a "
+        "mask head. Evaluate it with MODEL.MASK_ON False."
+    )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.MASK_ON = False
+    cfg.freeze()
+    return cfg
+
+
 def describe(model: FViT) -> str:
     """One line: what is trained and what is frozen."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     name = model.metadata.get("encoder", type(model.backbone.encoder).__name__)
     return f"F-ViT over {name}: {trained / 1e6:.2f} M parameters trained, {frozen / 1e6:.2f} M frozen"
-
-
-class SeedEachStep(HookBase):
-    """Makes a step's randomness a function of (seed, step, process), so that there is no state to save.
-
-    Args:
-        seed: of the run.
-    """
-
-    def __init__(self, seed: int):
-        self.seed = seed
-
-    def before_step(self):
-        """Seed PyTorch's generators."""
-        draw = np.random.default_rng([self.seed, 2, self.trainer.iter, comm.get_rank()])
-        torch.manual_seed(int(draw.integers(2**62)))

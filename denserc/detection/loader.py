@@ -25,7 +25,8 @@ class RecordMapper:
     Args:
         augmentations: applied to image, boxes and masks.
         training: whether annotations are wanted; crowd annotations are never used.
-        mask_format: "bitmask" or "polygon"; None: no masks.
+        mask_format: "bitmask" or "polygon"; None: no masks. With "bitmask", objects without a segmentation may stand
+            beside others: they are boxes to learn from, and "gt_has_mask" says so.
     """
 
     def __init__(self, augmentations: list[T.Augmentation], *, training: bool, mask_format: str | None = None):
@@ -57,7 +58,7 @@ class RecordMapper:
         return record
 
     def _instances(self, annotations: list[dict], transforms: T.TransformList, size: tuple[int, int]):
-        kept = []
+        kept, has_mask = [], []
         for annotation in annotations:
             if annotation.get("iscrowd", 0):
                 continue
@@ -66,10 +67,15 @@ class RecordMapper:
             # Detectron2's transforms work in place in the boxes' own type: whole numbers would be rounded down.
             annotation["bbox"] = [float(value) for value in annotation["bbox"]]
             kept.append(detection_utils.transform_instance_annotations(annotation, transforms, size))
+            has_mask.append("segmentation" in annotation)
+            if self.mask_format == "bitmask" and not has_mask[-1]:
+                kept[-1]["segmentation"] = np.zeros(size, dtype=bool)
         instances = detection_utils.annotations_to_instances(kept, size, mask_format=self.mask_format or "polygon")
         if self.mask_format is not None and instances.has("gt_masks"):
+            instances.gt_has_mask = torch.tensor(has_mask)
             # A crop may have cut an object: its box is that of what is left of it.
-            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+            visible = instances.gt_masks.get_bounding_boxes().tensor
+            instances.gt_boxes.tensor[instances.gt_has_mask] = visible[instances.gt_has_mask]
         return detection_utils.filter_empty_instances(instances, by_mask=False, box_threshold=1e-2)
 
 
@@ -79,24 +85,30 @@ class TrainingStream(Dataset):
     Every round over the records has its own permutation, and every item its own seed, so an item depends on (seed, p)
     alone: not on the number of workers, nor on where a run was interrupted.
 
+    With fixed views a record's item is one of `views` that depend on (seed, record, number of the view) alone; they
+    take turns from round to round.
+
     Args:
         records: of the training sets.
         mapper: record -> item.
         seed: of the order and of the augmentation.
+        views: of a record; 0: every item is drawn anew.
     """
 
-    def __init__(self, records: list[dict], mapper: Callable[[dict], dict], *, seed: int):
+    def __init__(self, records: list[dict], mapper: Callable[[dict], dict], *, seed: int, views: int = 0):
         if not records:
             raise DataError("The training sets hold no image with an annotation to learn from.")
         self.records = records
         self.mapper = mapper
         self.seed = seed
+        self.views = views
 
     def __getitem__(self, position: int) -> dict:
         round_, offset = divmod(position, len(self.records))
         order = np.random.default_rng([self.seed, round_]).permutation(len(self.records))
+        draw = [self.seed, 3, order[offset], round_ % self.views] if self.views else [self.seed, 1, position]
         before = np.random.get_state()
-        np.random.seed(np.random.default_rng([self.seed, 1, position]).integers(2**32))
+        np.random.seed(np.random.default_rng(draw).integers(2**32))
         try:
             return self.mapper(self.records[order[offset]])
         finally:
@@ -121,19 +133,43 @@ class PositionSampler(Sampler):
             position += comm.get_world_size()
 
 
-def build_train_loader(cfg: CfgNode, start: int, seed: int) -> DataLoader:
-    """Endless batches from the sets in DATASETS.TRAIN, beginning with batch number `start`.
+def training_records(cfg: CfgNode) -> list[dict]:
+    """The records of DATASETS.TRAIN.
 
     Raises:
-        ConfigurationError: SOLVER.IMS_PER_BATCH does not divide by the number of processes.
-        DataError: no images.
+        ConfigurationError: DATASETS.TRAIN is empty.
     """
-    total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if total % processes:
-        raise ConfigurationError(f"SOLVER.IMS_PER_BATCH = {total} does not divide by {processes} processes.")
+    if not cfg.DATASETS.TRAIN:
+        raise ConfigurationError("DATASETS.TRAIN is empty: there is nothing to train on.")
     records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         records = [r for r in records if any(not a.get("iscrowd", 0) for a in r["annotations"])]
+    return records
+
+
+def have_masks(records: list[dict]) -> bool:
+    """Whether at least one object has a segmentation."""
+    return any("segmentation" in a for record in records for a in record["annotations"] if not a.get("iscrowd", 0))
+
+
+def build_train_loader(cfg: CfgNode, start: int, seed: int, records: list[dict] | None = None) -> DataLoader:
+    """Endless batches, beginning with those of step number `start`; SOLVER.ACCUMULATE of them are a process's step.
+
+    Args:
+        records: of the training sets; None: read from DATASETS.TRAIN.
+
+    Raises:
+        ConfigurationError: SOLVER.IMS_PER_BATCH does not divide by processes and SOLVER.ACCUMULATE.
+        DataError: no images.
+    """
+    total, processes, accumulate = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size(), cfg.SOLVER.ACCUMULATE
+    if accumulate < 1 or total < 1 or total % (processes * accumulate):
+        raise ConfigurationError(
+            f"SOLVER.IMS_PER_BATCH = {total} cannot be divided among {processes} processes times SOLVER.ACCUMULATE = "
+            f"{accumulate}."
+        )
+    if records is None:
+        records = training_records(cfg)
     resampling = choose(Resampling, cfg.INPUT.RESAMPLING, "INPUT.RESAMPLING")
     mapper = RecordMapper(
         training_augmentations(cfg.INPUT.SIZE, cfg.INPUT.SCALE_JITTER, resampling),
@@ -141,8 +177,8 @@ def build_train_loader(cfg: CfgNode, start: int, seed: int) -> DataLoader:
         mask_format=cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
     )
     return DataLoader(
-        TrainingStream(records, mapper, seed=seed),
-        batch_size=total // processes,
+        TrainingStream(records, mapper, seed=seed, views=cfg.INPUT.FIXED_VIEWS),
+        batch_size=total // (processes * accumulate),
         sampler=PositionSampler(start=start, total_batch=total),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,

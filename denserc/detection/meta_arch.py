@@ -19,6 +19,7 @@ from ..data.text_embeddings import embed_names, load_text_embeddings
 from ..structures import BACKGROUND, ConfigurationError, PixelStatistics, TextEmbeddings, Vocabulary, choose
 from .backbone import FViTBackbone
 from .checkpoint import build_towers
+from .feature_cache import view_digest
 from .flip import infer_with_flip
 from .options import Padding
 from .postprocess import original_size, proposals_to_original_size, to_original_size
@@ -50,6 +51,7 @@ class FViT(nn.Module):
         cache_dir: where embedded vocabularies are kept; None for nowhere.
         metadata: of the towers, for checkpoints.
         mask_threshold: probability from which a pixel belongs to a mask.
+        views_alone: in training each image is encoded by itself, see FViTBackbone.forward.
     """
 
     @configurable
@@ -71,6 +73,7 @@ class FViT(nn.Module):
         mask_threshold: float = 0.5,
         test_input_size: int | None = None,
         flip: bool = False,
+        views_alone: bool = False,
     ):
         super().__init__()
         self.backbone = backbone
@@ -86,6 +89,7 @@ class FViT(nn.Module):
         self.cache_dir = cache_dir
         self.metadata = dict(metadata or {})
         self.mask_threshold = mask_threshold
+        self.views_alone = views_alone
         self._awaited = vocabulary
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean_255).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixels.std_255).view(3, 1, 1), persistent=False)
@@ -96,7 +100,8 @@ class FViT(nn.Module):
         if cfg.INPUT.FORMAT != "RGB":
             raise ConfigurationError(f"F-ViT reads RGB; INPUT.FORMAT is {cfg.INPUT.FORMAT!r}.")
         dense_model, metadata = build_towers(cfg)
-        backbone = FViTBackbone.from_encoder(cfg, dense_model.encoder)
+        origin = [metadata.get(key) for key in ("encoder", "construction", "position_resize")]
+        backbone = FViTBackbone.from_encoder(cfg, dense_model.encoder, about=str(origin))
         shape = backbone.output_shape()
         names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
         return {
@@ -116,6 +121,7 @@ class FViT(nn.Module):
             "embeddings_file": cfg.MODEL.FVIT.VOCABULARY.EMBEDDINGS,
             "cache_dir": cfg.MODEL.FVIT.VOCABULARY.CACHE_DIR or Path(cfg.OUTPUT_DIR) / "text_embeddings",
             "metadata": metadata,
+            "views_alone": cfg.INPUT.FIXED_VIEWS > 0 or bool(cfg.MODEL.FVIT.CACHE.DIR),
         }
 
     @property
@@ -204,7 +210,10 @@ class FViT(nn.Module):
             return self.inference(batched_inputs)
         images = self.preprocess(batched_inputs)
         truth = [one["instances"].to(self.device) for one in batched_inputs]
-        features = self.backbone(images.tensor)
+        views = None
+        if self.views_alone:
+            views = [view_digest(one["image"], images.tensor.shape[-2:]) for one in batched_inputs]
+        features = self.backbone(images.tensor, views)
         proposals, rpn_losses = self.proposal_generator(images, features, truth)
         _, losses = self.roi_heads(images, features, proposals, truth)
         return {**rpn_losses, **losses}

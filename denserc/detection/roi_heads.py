@@ -239,8 +239,9 @@ class FViTROIHeads(nn.Module):
     def mask_loss(
         self, levels: list[torch.Tensor], samples: list[RegionSample], truth: list[Instances]
     ) -> torch.Tensor:
-        """Mean binary cross-entropy over the pixels of the positives' masks."""
-        boxes = [sample.boxes[: len(sample.matches)] for sample in samples]
+        """Mean binary cross-entropy over the pixels of the positives' masks; objects without a mask take no part."""
+        samples = [_with_masks(sample, one) for sample, one in zip(samples, truth, strict=True)]
+        boxes = [sample.boxes for sample in samples]
         if not sum(len(box) for box in boxes):
             # One region at weight 0, so that every process runs the head: synchronised norms would wait for ever.
             boxes = [box.new_tensor([[0.0, 0.0, 32.0, 32.0]]) if i == 0 else box for i, box in enumerate(boxes)]
@@ -324,3 +325,10 @@ class FViTROIHeads(nn.Module):
         if bool(positive.any()):
             hit = base[positive].argmax(dim=1) == labels[positive]
             storage.put_scalar("roi/accuracy_of_positives", hit.float().mean().item())
+
+
+def _with_masks(sample: RegionSample, truth: Instances) -> RegionSample:
+    """The positives whose object has a mask; all of them where the data do not say ("gt_has_mask")."""
+    positives = len(sample.matches)
+    kept = truth.gt_has_mask[sample.matches] if truth.has("gt_has_mask") else slice(None)
+    return RegionSample(sample.boxes[:positives][kept], sample.labels[:positives][kept], sample.matches[kept])

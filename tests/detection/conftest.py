@@ -1,5 +1,6 @@
 """A tiny detector over a stand-in encoder, and the recorded original where it is at hand."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from denserc.config import get_denserc_config
 from denserc.construction import Construction, DenseEncoder
+from denserc.data.registration import register_open_vocab_dataset
 from denserc.detection import FViT, FViTBackbone
 from denserc.detection.convert import from_mmdetection
 from denserc.detection.options import Padding
@@ -21,6 +23,7 @@ from denserc.detection.rpn import FViTRPN
 from denserc.encoders import load_exactly
 from denserc.encoders.eva import EvaTower
 from denserc.structures import BACKGROUND, CLIP_PIXELS, IMAGENET_PIXELS, TextEmbeddings
+from tests.detection.squares import CLASSES, squares_config, write_squares
 
 RECORDED = Path(__file__).parents[3] / "shared" / "fixtures" / "fvit"
 NAMES = ("cup", "ball", "lamp", "kite", "boat")
@@ -152,6 +155,22 @@ def make_inputs():
 def tiny_config():
     """make(masks=False) -> the configuration of the tiny detector."""
     return _tiny_config
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """Six images of squares, registered as squares_train (two base classes) and squares_val (all three)."""
+    root = tmp_path_factory.mktemp("squares")
+    file = write_squares(root)
+    for name, training in (("squares_train", True), ("squares_val", False)):
+        register_open_vocab_dataset(name, file, root, base=CLASSES[:2], novel=CLASSES[2:], training=training)
+    return root
+
+
+@pytest.fixture()
+def config(squares, tmp_path):
+    """make(**changes) -> see squares.squares_config."""
+    return functools.partial(squares_config, tmp_path)
 
 
 class Original:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +11,6 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 
-from denserc.config import get_denserc_config
 from denserc.data.registration import register_open_vocab_dataset
 from denserc.detection import load_detector
 from denserc.detection.augment import evaluation_augmentations
@@ -24,80 +22,7 @@ from denserc.detection.options import Resampling
 from denserc.evaluation import detection_evaluators
 from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError
 from denserc.tools.evaluate import evaluate as evaluate_files
-
-CLASSES = ("red square", "blue square", "green square")
-
-
-@pytest.fixture(scope="module")
-def squares(tmp_path_factory):
-    """Six images of squares, registered as squares_train (two base classes) and squares_val (all three)."""
-    root = tmp_path_factory.mktemp("squares")
-    rng, images, annotations = np.random.default_rng(0), [], []
-    for i in range(6):
-        h, w = (48, 64) if i % 2 else (64, 40)
-        picture = np.full((h, w, 3), 128, dtype=np.uint8)
-        for label in range(3):
-            x, y = (int(v) for v in rng.integers(0, (w - 20, h - 20)))
-            picture[y : y + 18, x : x + 18] = np.eye(3, dtype=np.uint8)[2 - label] * 255  # BGR
-            box = {"bbox": [x, y, 18, 18], "area": 324, "iscrowd": int(i == 5 and label == 0)}
-            annotations.append({"id": len(annotations) + 1, "image_id": i, "category_id": label + 7, **box})
-        cv2.imwrite(str(root / f"{i}.png"), picture)
-        images.append({"id": i, "file_name": f"{i}.png", "height": h, "width": w})
-    categories = [{"id": i + 7, "name": name} for i, name in enumerate(CLASSES)]
-    file = root / "squares.json"
-    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    for name, training in (("squares_train", True), ("squares_val", False)):
-        register_open_vocab_dataset(name, file, root, base=CLASSES[:2], novel=CLASSES[2:], training=training)
-    return root
-
-
-@pytest.fixture()
-def config(squares, tmp_path):
-    """make(**changes by dotted key with __ for dots) -> a configuration of four steps at 32 pixels."""
-
-    def make(**changes):
-        cfg = get_denserc_config()
-        cfg.merge_from_file(os.path.join(os.path.dirname(__file__), "..", "..", "configs", "miniature", "fvit.yaml"))
-        cfg.MODEL.ENCODER.RANDOM_INIT = True
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("squares_train",), ("squares_val",)
-        cfg.INPUT.SIZE = 32
-        cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_BOX_HEAD.CONV_DIM = 8
-        cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 2, 4, 2
-        cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = (), 2
-        cfg.OUTPUT_DIR = str(tmp_path / "run")
-        for key, value in changes.items():
-            cfg.merge_from_list([key.replace("__", "."), value])
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-        return cfg
-
-    return make
-
-
-class Recorder:
-    """An evaluator that keeps what it is given."""
-
-    def __init__(self, name, folder):
-        self.name, self.found = name, {}
-
-    def reset(self):
-        self.found = {}
-
-    def process(self, inputs, outputs):
-        for one, output in zip(inputs, outputs, strict=True):
-            self.found[one["image_id"]] = output["instances"].scores
-
-    def evaluate(self):
-        total = sum(float(scores.sum()) for scores in self.found.values())
-        return {"squares": {"images": float(len(self.found)), "total": total}}
-
-
-def train(cfg, **options):
-    torch.manual_seed(0)  # the random initial weights
-    return run(cfg, evaluator_factory=Recorder, **options)
-
-
-def saved(cfg, name="model_final"):
-    return torch.load(os.path.join(cfg.OUTPUT_DIR, f"{name}.pth"), weights_only=True)
+from tests.detection.squares import CLASSES, Recorder, saved, train
 
 
 def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(config, tmp_path):

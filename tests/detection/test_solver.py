@@ -1,21 +1,18 @@
+"""What learns: the optimizer, its rate, and the average beside it."""
+
+from copy import deepcopy
+
+import pytest
 import torch
 from torch import nn
 
-from denserc.detection.solver import ClippedAdamW, build_optimizer
+from denserc.detection.solver import ExportedWeights, TrainedAverage, build_optimizer, build_trained_average
+from denserc.structures import CheckpointError, ConfigurationError
 
 
-def test_norm_of_all_gradients_together_is_limited():
-    parameters = [nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(4))]
-    for parameter in parameters:
-        parameter.grad = torch.full_like(parameter, 10.0)
-    ClippedAdamW(parameters, clip_norm=1.0, lr=0.1).step()
-    total = torch.cat([parameter.grad for parameter in parameters]).norm()
-    torch.testing.assert_close(total, torch.tensor(1.0))
-
-
-def test_without_a_limit_it_is_adamw(tiny_config):
+def test_the_optimizer_is_adamw_over_what_learns(tiny_config):
     cfg = tiny_config()
-    cfg.SOLVER.CLIP_NORM, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.BASE_LR = 0.0, 0.1, 0.01
+    cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.BASE_LR = 0.1, 0.01
     torch.manual_seed(0)
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
@@ -27,3 +24,74 @@ def test_without_a_limit_it_is_adamw(tiny_config):
         module(torch.ones(1, 3) * 100).pow(2).sum().backward()
         optimizer.step()
     assert torch.equal(ours.weight, theirs.weight)
+
+
+@pytest.mark.parametrize(("rule", "rate"), [("none", 0.01), ("linear", 0.0025), ("sqrt", 0.005)])
+def test_the_rate_follows_the_batch_by_the_named_rule(tiny_config, rule, rate):
+    """The original's rate is meant for 64 images a step; here there are 16."""
+    cfg = tiny_config()
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.LR_SCALING = 0.01, 16, rule
+    assert build_optimizer(cfg, nn.Linear(1, 1)).param_groups[0]["lr"] == pytest.approx(rate)
+    cfg.SOLVER.REFERENCE_BATCH = 0
+    with pytest.raises(ConfigurationError, match="SOLVER.REFERENCE_BATCH"):
+        build_optimizer(cfg, nn.Linear(1, 1))
+
+
+@pytest.fixture()
+def normed():
+    """A frozen layer, and a trained one with running statistics."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model[0].requires_grad_(False)
+    return model
+
+
+def shift(model, by):
+    with torch.no_grad():
+        for one in (model[1].weight, model[1].bias, model[1].running_mean):
+            one.add_(by)
+
+
+def test_the_average_follows_what_training_changes(normed):
+    average = TrainedAverage(normed, decay=0.75, exported=ExportedWeights.AVERAGE)
+    assert sorted(average.state_dict()["trained"]) == ["1/bias", "1/running_mean", "1/running_var", "1/weight"]
+    start = {name: value.clone() for name, value in normed.state_dict().items()}
+    average.update()  # the first copies
+    shift(normed, 4.0)
+    average.update()
+    with average.exported_weights():
+        torch.testing.assert_close(normed[1].weight, start["1.weight"] + 1.0)
+        torch.testing.assert_close(normed[1].running_mean, start["1.running_mean"] + 1.0)
+        torch.testing.assert_close(normed[1].running_var, start["1.running_var"])
+    assert torch.equal(normed[1].weight, start["1.weight"] + 4.0)
+    assert torch.equal(normed[0].weight, start["0.weight"])
+
+
+def test_both_sides_come_back_from_a_state(normed):
+    average = TrainedAverage(normed, decay=0.5, exported=ExportedWeights.AVERAGE)
+    average.update()
+    shift(normed, 2.0)
+    average.update()
+    state, trained = deepcopy(average.state_dict()), normed[1].bias.clone()
+    shift(normed, 9.0)
+    average.update()
+    average.load_state_dict(state)
+    assert torch.equal(normed[1].bias, trained)
+    with average.exported_weights():
+        torch.testing.assert_close(normed[1].bias, trained - 1.0)
+    with pytest.raises(CheckpointError, match="another detector"):
+        TrainedAverage(nn.Linear(2, 2), decay=0.5, exported=ExportedWeights.AVERAGE).load_state_dict(state)
+
+
+def test_trained_weights_may_be_exported_and_no_decay_is_no_average(normed, tiny_config):
+    average = TrainedAverage(normed, decay=0.5, exported=ExportedWeights.TRAINED)
+    average.update()
+    shift(normed, 2.0)
+    before = normed[1].bias.clone()
+    with average.exported_weights():
+        assert torch.equal(normed[1].bias, before)
+    cfg = tiny_config()
+    assert build_trained_average(cfg, normed) is None
+    cfg.SOLVER.EMA.DECAY = 1.0
+    with pytest.raises(ConfigurationError, match="SOLVER.EMA.DECAY"):
+        build_trained_average(cfg, normed)
