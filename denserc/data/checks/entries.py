@@ -38,12 +38,12 @@ def check_entries(checked: CheckedSet) -> list[Finding]:
 
 
 def _image_fault(image: object) -> str:
-    if not isinstance(image, dict) or not isinstance(image.get("id"), (int, str)):
+    if not isinstance(image, dict) or not _is_id(image.get("id")):
         return "no id"
     if not isinstance(image.get("file_name", image.get("coco_url")), str):
         return "no file_name"
     sides = [image.get(side) for side in ("height", "width")]
-    if not all(isinstance(side, (int, float)) and side > 0 and side == int(side) for side in sides):
+    if not all(isinstance(side, (int, float)) and side > 0 and side % 1 == 0 for side in sides):
         return "height and width must be whole numbers above 0"
     return ""
 
@@ -52,7 +52,15 @@ def _annotation_fault(annotation: object) -> str:
     if not isinstance(annotation, dict):
         return "no mapping"
     absent = [key for key in ("image_id", "category_id", "bbox") if annotation.get(key) is None]
-    return f"no {', '.join(absent)}" if absent else ""
+    if absent:
+        return f"no {', '.join(absent)}"
+    if not all(_is_id(annotation.get(key, 0)) for key in ("id", "image_id", "category_id")):
+        return "ids must be numbers or text"
+    return ""
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
 
 
 def _category_fault(category: object) -> str:

@@ -41,6 +41,8 @@ def _fault(mask: object, image: dict | None) -> str:
         return ""
     if not isinstance(mask, list) or not all(isinstance(polygon, list) for polygon in mask):
         return f"a {type(mask).__name__}"
+    if not all(isinstance(value, (int, float)) for polygon in mask for value in polygon):
+        return "a coordinate is no number"
     if all(len(polygon) < 6 or len(polygon) % 2 for polygon in mask):
         return "no polygon of three corners"
     return ""

@@ -1,5 +1,8 @@
 """Each check finds the fault that was planted for it, and nothing in a healthy set."""
 
+import copy
+import random
+
 import pytest
 
 from denserc.data.checks import check_annotations
@@ -107,3 +110,23 @@ def test_examples_are_few_and_the_number_is_whole(content, make):
         annotation["iscrowd"] = 7
     (finding,) = [f for f in check_annotations(make(content)) if f.check == "crowd-flag"]
     assert finding.count == 12 and len(finding.examples) == 5 and "annotation 1 of image 1" in finding.examples[0]
+
+
+NONSENSE = (
+    None, "x", "", -1, 0, float("inf"), float("nan"), [], {}, [[]], [["a"] * 6], [1, 2], [[1, 2, 3]], True, 2.5,
+    [[1, 2, 3, 4, 5, 6], [1, 2, 3]], {"size": 1, "counts": "x"}, {"size": [1, "a"], "counts": [1]},
+)  # fmt: skip
+
+
+def test_no_nonsense_stops_the_doctor(content, make):
+    """Whatever stands in a file, it is reported and does not end in a traceback."""
+    for seed in range(600):
+        damaged, rng = copy.deepcopy(content), random.Random(seed)
+        for _ in range(rng.randint(1, 3)):
+            entries = damaged[rng.choice(["images", "annotations", "categories"])]
+            entry = rng.choice(entries)
+            if not isinstance(entry, dict) or rng.random() < 0.05:
+                entries[entries.index(entry)] = rng.choice(NONSENSE)
+            else:
+                entry[rng.choice(list(entry))] = rng.choice(NONSENSE)
+        check_annotations(make(damaged))
