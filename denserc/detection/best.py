@@ -10,7 +10,7 @@ from .checkpoint import FViTCheckpointer, read_detector
 logger = logging.getLogger(__name__)
 
 NAME = "model_best"
-AUTO = ("ov_lvis_masks/AP_rare", "ov_lvis/AP_rare", "ov_coco/AP50_novel", "ov_coco/AP_all")
+AUTO = ("ov_lvis_masks/AP_rare", "ov_lvis/AP_rare", "ov_coco/AP50_novel", "coco/AP_all")
 
 
 class BestCheckpoint:

@@ -38,7 +38,7 @@ def add_detection_config(cfg: CfgNode) -> None:
     cfg.TEST.PROPOSALS.PER_IMAGE = 1000
     # What decides OUTPUT_DIR/model_best.pth, at every evaluation: a metric of the first set in DATASETS.TEST, as
     # "ov_coco/AP50_novel"; "auto": the first that is there of ov_lvis_masks/AP_rare, ov_lvis/AP_rare,
-    # ov_coco/AP50_novel, ov_coco/AP_all; "": no best checkpoint. Larger is better, NaN never wins.
+    # ov_coco/AP50_novel, coco/AP_all; "": no best checkpoint. Larger is better, NaN never wins.
     cfg.TEST.BEST = "auto"
 
     cfg.SOLVER.BETAS = [0.9, 0.999]

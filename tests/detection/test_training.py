@@ -134,7 +134,7 @@ def test_the_metric_of_the_best_is_found_or_named(config, tmp_path, caplog):
     lvis = {"ov_lvis": {"AP_rare": 1.0, "AP_all": 2.0}, "ov_lvis_masks": {"AP_rare": 3.0, "AP_all": 4.0}}
     assert decided("auto", lvis) == ("ov_lvis_masks/AP_rare", 3.0)
     assert decided("auto", {"ov_lvis": lvis["ov_lvis"]}) == ("ov_lvis/AP_rare", 1.0)
-    assert decided("auto", {"ov_coco": {"AP_all": 5.0, "AP50_all": 9.0}}) == ("ov_coco/AP_all", 5.0)
+    assert decided("auto", {"coco": {"AP_all": 5.0, "AP50_all": 9.0}}) == ("coco/AP_all", 5.0)
     assert decided("ov_lvis/AP_all", lvis) == ("ov_lvis/AP_all", 2.0)
     assert decided("auto", {}, {"other": {"x": 1.0}}) == ("auto", -math.inf)
     assert "set TEST.BEST" in caplog.text
