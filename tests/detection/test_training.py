@@ -182,6 +182,15 @@ def test_fp16_is_refused_on_a_cpu(config):
         build_model(config(MODEL__FVIT__BACKBONE_PRECISION="fp16"))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_fp16_trains_on_a_gpu(config):
+    half = {"SOLVER__AMP__ENABLED": True, "MODEL__FVIT__BACKBONE_PRECISION": "fp16"}
+    cfg = config(**half, MODEL__DEVICE="cuda", SOLVER__MAX_ITER=3)
+    assert math.isfinite(train(cfg)["squares_val"]["squares"]["total"])
+    assert saved(cfg)["trainer"]["scaler"]["scale"] > 0
+
+
 def test_maps_of_a_bf16_encoder_are_float32_and_near(config):
     """Within 2 % of the float32 maps' norm, with the encoder's own weights untouched, under any autocast around."""
     torch.manual_seed(0)
