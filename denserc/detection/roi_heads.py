@@ -255,18 +255,23 @@ class FViTROIHeads(nn.Module):
         return F.binary_cross_entropy_with_logits(logits[:, 0].float(), torch.cat(targets))
 
     def scores(
-        self, levels: list[torch.Tensor], dense: torch.Tensor, boxes: list[torch.Tensor]
+        self,
+        levels: list[torch.Tensor],
+        dense: torch.Tensor,
+        boxes: list[torch.Tensor],
+        vectors: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits of both sides, before softmax and fusion.
 
         Args:
             dense: (B, E, h, w), L2-normalised.
             boxes: (R_b, 4) of each image.
+            vectors: (C + 1, E) unit vectors, background last; None: the vocabulary's.
 
         Returns:
             The detector's logits and the encoder's, (R, C + 1) each, and the box differences (R, 4).
         """
-        vectors = self.classes.require()
+        vectors = self.classes.require() if vectors is None else vectors
         class_features, deltas = self.box_head(self.pooler(levels, boxes))
         detector = self.classifier(class_features, vectors)
         pooled = align(dense, to_rois(boxes), stride=self.dense_stride, resolution=1).flatten(1)  # (R, E)

@@ -201,23 +201,40 @@ class FViTRPN(nn.Module):
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
         """The best boxes of each image, without gradient."""
-        pre_nms = self.pre_nms[0 if self.training else 1]
         post_nms = self.post_nms[0 if self.training else 1]
         results = []
         for i, size in enumerate(image_sizes):
-            boxes, scores, groups = [], [], []
-            for level, (level_logits, level_deltas, level_anchors) in enumerate(
-                zip(logits, deltas, anchors, strict=True)
-            ):
-                level_scores, order = level_logits[i].float().sigmoid().sort(descending=True, stable=True)
-                order = order[:pre_nms]
-                boxes.append(self.coder.decode(level_anchors[order], level_deltas[i, order], size))
-                scores.append(level_scores[:pre_nms])
-                groups.append(torch.full_like(order, level))
-            box, score, group = torch.cat(boxes), torch.cat(scores), torch.cat(groups)
+            box, score, group = self.candidates([one[i] for one in logits], [one[i] for one in deltas], anchors, size)
             # A clipped box may have become empty; a diverged training is reported by its losses, not here.
             valid = ((box[:, 2:] - box[:, :2]) > 0).all(dim=1) & torch.isfinite(box).all(dim=1) & torch.isfinite(score)
             box, score, group = box[valid], score[valid], group[valid]
             kept = grouped_nms(box, score, group, iou=self.nms_iou, limit=post_nms)
             results.append(Instances(size, proposal_boxes=Boxes(box[kept]), scores=score[kept]))
         return results
+
+    def candidates(
+        self,
+        logits: list[torch.Tensor],
+        deltas: list[torch.Tensor],
+        anchors: list[torch.Tensor],
+        image_size: tuple[int, int] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The best anchors of each level of one image, as boxes, before suppression.
+
+        Args:
+            logits, deltas: per level (h * w * A,) and (h * w * A, 4).
+            anchors: per level, as the anchor grid gives them.
+            image_size: (h, w) to clip to; None: not clipped.
+
+        Returns:
+            S boxes (S, 4), sigmoid scores (S,), best first within a level, and levels (S,) int64.
+        """
+        pre_nms = self.pre_nms[0 if self.training else 1]
+        boxes, scores, levels = [], [], []
+        for level, (level_logits, level_deltas, level_anchors) in enumerate(zip(logits, deltas, anchors, strict=True)):
+            level_scores, order = level_logits.float().sigmoid().sort(descending=True, stable=True)
+            order = order[:pre_nms]
+            boxes.append(self.coder.decode(level_anchors[order], level_deltas[order], image_size))
+            scores.append(level_scores[:pre_nms])
+            levels.append(torch.full_like(order, level))
+        return torch.cat(boxes), torch.cat(scores), torch.cat(levels)

@@ -5,32 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from detectron2.modeling import build_model
 from PIL import Image
 
-from denserc.config import get_denserc_config
 from denserc.data.images import read_rgb
-from denserc.detection.convert import write_detector
 from denserc.structures import ConfigurationError, DataError, Vocabulary
 from denserc.tools import show_detections
 from denserc.tools.show_detections import Shown, drawn_size, from_data_set, listed, main, titled, truth_of
 from denserc.visualization.detections import BASE, NOVEL
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory):
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(ROOT / "configs" / "miniature" / "fvit.yaml"))
-    cfg.MODEL.ENCODER.RANDOM_INIT, cfg.MODEL.DEVICE = True, "cpu"
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    path = tmp_path_factory.mktemp("detector") / "model.pth"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        write_detector(path, build_model(cfg), cfg)
-    return path
 
 
 @pytest.fixture()
