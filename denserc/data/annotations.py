@@ -11,6 +11,7 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
 from ..structures import DataError, Vocabulary
+from .image_lists import image_path
 from .json_files import read_annotation_file
 from .matching import category_ids
 
@@ -81,15 +82,6 @@ def load_annotations(
         label_of=label_of,
         frequency={name: frequency_of_id[i] for name, i in id_of.items() if i in frequency_of_id},
     )
-
-
-def image_path(image: dict, image_root: Path) -> Path:
-    """Where an entry of a file's "images" lies: by its "file_name", else by the last two parts of its "coco_url"."""
-    if "file_name" in image:
-        return image_root / image["file_name"]
-    if "coco_url" in image:
-        return image_root.joinpath(*image["coco_url"].split("/")[-2:])
-    raise DataError(f"Image {image.get('id')} has neither a file_name nor a coco_url.")
 
 
 def _record(image: dict, image_root: Path) -> dict:

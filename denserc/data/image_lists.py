@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..structures import DataError
-from .annotations import image_path
 from .json_files import read_annotation_file
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -97,6 +96,15 @@ def ade20k_list(root: str | Path, images: str = ADE20K_IMAGES) -> list[tuple[str
         images: folder below it.
     """
     return [(path, Path(path).stem) for path, _ in folder_list(Path(root) / images)]
+
+
+def image_path(image: dict, image_root: Path) -> Path:
+    """Where an entry of a file's "images" lies: by its "file_name", else by the last two parts of its "coco_url"."""
+    if "file_name" in image:
+        return image_root / image["file_name"]
+    if "coco_url" in image:
+        return image_root.joinpath(*image["coco_url"].split("/")[-2:])
+    raise DataError(f"Image {image.get('id')} has neither a file_name nor a coco_url.")
 
 
 def _require_most(pairs: Sequence[tuple[str, int | str]], source: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 
 from ...structures import DataError, Vocabulary
-from ..annotations import image_path
+from ..image_lists import image_path
 from ..json_files import read_annotation_file
 from ..registration import dataset_vocabulary
 
