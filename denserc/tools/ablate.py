@@ -81,7 +81,7 @@ def disagreements(ablation: Ablation, runs: Runs) -> list[str]:
     found, pairs, agreeing = [], 0, 0
     for paper, ours in ablation.measures.items():
         for one, two in itertools.combinations(ablation.variants, 2):
-            if one.paper[paper] == two.paper[paper]:
+            if ours is None or one.paper[paper] == two.paper[paper]:
                 continue
             worse, better = sorted((one, two), key=lambda v: v.paper[paper])
             pairs += 1

@@ -1,6 +1,7 @@
 """The ablation command: settings that exist, runs that are kept, and an honest comparison of orders."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from detectron2.config import CfgNode
@@ -28,7 +29,7 @@ def test_every_row_is_a_legal_configuration_of_its_own(base, name):
         assert set(variant.paper) == set(table.measures)
         seen.add(cfg.dump())
     assert len(seen) == len(table.variants)
-    assert set(table.measures.values()) <= set(OURS)
+    assert set(table.measures.values()) <= {*OURS, None}
 
 
 def test_runs_are_kept_by_their_settings_and_shared_between_tables(base, tmp_path, monkeypatch):
@@ -55,7 +56,8 @@ def test_runs_are_kept_by_their_settings_and_shared_between_tables(base, tmp_pat
 
 def test_orders_are_compared_pair_by_pair_and_seed_by_seed():
     rows = [Variant("a", paper={"P": 1.0}), Variant("b", paper={"P": 2.0}), Variant("c", paper={"P": 2.0})]
-    ablation = Ablation("t", rows, {"P": "boxes_top1"})
+    rows = [replace(row, paper={**row.paper, "Q": -row.paper["P"]}) for row in rows]
+    ablation = Ablation("t", rows, {"P": "boxes_top1", "Q": None})  # Q is shown and compared with nothing
     runs = {
         "a": [{"boxes_top1": 10.0}, {"boxes_top1": 20.0}],
         "b": [{"boxes_top1": 9.0}, {"boxes_top1": 18.0}],
