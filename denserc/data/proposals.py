@@ -137,8 +137,11 @@ def _sorted(
     return image, boxes[order], scores[order]
 
 
-def stream_results(path: str | Path) -> Iterator[dict]:
+def stream_results(path: str | Path, what: str = "proposals") -> Iterator[dict]:
     """The entries of a JSON list, one at a time, so that the whole is never in memory.
+
+    Args:
+        what: they are called in errors.
 
     Raises:
         DataError: the file is absent, or no list of JSON objects.
@@ -146,19 +149,19 @@ def stream_results(path: str | Path) -> Iterator[dict]:
     path = Path(path)
     try:
         with _open(path, "rt") as file:
-            yield from _entries(file, path)
+            yield from _entries(file, path, what)
     except FileNotFoundError:
-        raise DataError(f"The proposals {path} do not exist.") from None
+        raise DataError(f"The {what} {path} do not exist.") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"The proposals {path} cannot be read: {error}.") from error
+        raise DataError(f"The {what} {path} cannot be read: {error}.") from error
 
 
-def _entries(file, path: Path) -> Iterator[dict]:
+def _entries(file, path: Path, what: str) -> Iterator[dict]:
     decoder = json.JSONDecoder()
     text = file.read(_CHUNK).lstrip()
     if not text.startswith("["):
         raise DataError(
-            f"{path} starts with {text[:1]!r}; proposals are a JSON list of results ('['), not a data set with "
+            f"{path} starts with {text[:1]!r}; {what} are a JSON list of results ('['), not a data set with "
             "'images' and 'annotations'."
         )
     position = 1
@@ -172,13 +175,13 @@ def _entries(file, path: Path) -> Iterator[dict]:
             except json.JSONDecodeError as error:
                 if len(text) - position > _CHUNK:
                     near = text[position : position + 80]
-                    raise DataError(f"The proposals {path} are not JSON: {error.msg} near {near!r}.") from error
+                    raise DataError(f"The {what} {path} are not JSON: {error.msg} near {near!r}.") from error
             else:
                 yield entry
                 continue
         more = file.read(_CHUNK)
         if not more:
-            raise DataError(f"The proposals {path} end in the middle of the list; the file was cut short.")
+            raise DataError(f"The {what} {path} end in the middle of the list; the file was cut short.")
         text, position = text[position:] + more, 0
 
 

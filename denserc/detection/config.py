@@ -27,6 +27,9 @@ def add_detection_config(cfg: CfgNode) -> None:
     # Look at every image and its mirror image: the regions of both are scored in both, and scores, boxes and masks
     # averaged before suppression. About twice the time.
     cfg.TEST.FLIP = False
+    # With --eval-only: an evaluation that was interrupted goes on after the images whose predictions are on disk. It
+    # is refused where other weights, another vocabulary or other settings made them.
+    cfg.TEST.RESUME_PREDICTIONS = False
     # Which LVIS AP: "standard" (300 detections an image), "fixed" (10,000 a class), or both.
     cfg.TEST.LVIS_PROTOCOLS = ["standard"]
     # Report the recall of the RPN's proposals too (AR@100, AR@300, AR@1000 by groups of classes).

@@ -22,6 +22,7 @@ from .best import BestCheckpoint
 from .checkpoint import FViTCheckpointer
 from .loader import build_test_loader, build_train_loader, have_masks, training_records
 from .meta_arch import FViT
+from .origin import predictions_origin
 from .proposals_file import write_proposals
 from .solver import build_optimizer, build_trained_average
 from .trainer import DetectionTrainer, SeedEachStep
@@ -75,7 +76,7 @@ def run(
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         if cfg.TEST.PROPOSALS.FILE:
             return _propose(cfg, model)
-        return test(cfg, model, evaluator_factory)
+        return test(cfg, model, evaluator_factory, alone=True)
     return train(cfg, model, evaluator_factory, resume=resume, records=records)
 
 
@@ -162,8 +163,15 @@ def build_trainer(cfg: CfgNode, model: FViT, *, seed: int) -> DetectionTrainer:
     )
 
 
-def test(cfg: CfgNode, model: nn.Module, evaluator_factory: EvaluatorFactory) -> dict[str, dict]:
-    """Evaluate on each set of DATASETS.TEST with that set's own vocabulary, whatever the model was trained on."""
+def test(
+    cfg: CfgNode, model: nn.Module, evaluator_factory: EvaluatorFactory, *, alone: bool = False
+) -> dict[str, dict]:
+    """Evaluate on each set of DATASETS.TEST with that set's own vocabulary, whatever the model was trained on.
+
+    Args:
+        alone: this is no evaluation during training, where the weights have changed by the next start: evaluators that
+            can (`announce`) may be interrupted and continued, see TEST.RESUME_PREDICTIONS.
+    """
     detector = model.module if isinstance(model, DistributedDataParallel) else model
     results = {}
     for name in cfg.DATASETS.TEST:
@@ -175,7 +183,11 @@ def test(cfg: CfgNode, model: nn.Module, evaluator_factory: EvaluatorFactory) ->
             len(detector.vocabulary.novel),
         )
         evaluator = evaluator_factory(name, os.path.join(cfg.OUTPUT_DIR, "inference", name))
-        loader = build_test_loader(cfg, name)
+        finished = frozenset()
+        if alone and hasattr(evaluator, "announce"):
+            origin = predictions_origin(cfg, detector)
+            finished = evaluator.announce(origin, resume=cfg.TEST.RESUME_PREDICTIONS)
+        loader = build_test_loader(cfg, name, finished)
         bar = tqdm(loader, desc=f"detect {name}", unit="batch", disable=not comm.is_main_process(), mininterval=0.5)
         result = inference_on_dataset(model, bar, evaluator)
         if comm.is_main_process() and result:

@@ -188,15 +188,15 @@ def build_train_loader(cfg: CfgNode, start: int, seed: int, records: list[dict] 
     )
 
 
-def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
-    """Every image of a set once, shared between the processes."""
-    records = DatasetCatalog.get(name)
+def build_test_loader(cfg: CfgNode, name: str, finished: frozenset[int] = frozenset()) -> DataLoader:
+    """Every image of a set once, shared between the processes, but those whose ids are `finished`."""
+    records = [record for record in DatasetCatalog.get(name) if record["image_id"] not in finished]
     resampling = choose(Resampling, cfg.INPUT.RESAMPLING, "INPUT.RESAMPLING")
     mapper = RecordMapper(evaluation_augmentations(cfg.TEST.INPUT_SIZE or cfg.INPUT.SIZE, resampling), training=False)
     return DataLoader(
         _Mapped(records, mapper),
         batch_size=cfg.TEST.IMS_PER_PROCESS,
-        sampler=InferenceSampler(len(records)),
+        sampler=InferenceSampler(len(records)) if records else (),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
     )

@@ -1,12 +1,8 @@
-"""Average precision per class, computed by one of two libraries behind one function.
+"""Average precision per class: one function, computed here from columns or by one of two libraries.
 
 Shape letters: C classes evaluated, T IoU thresholds (.50 to .95), R recall thresholds (101), A area ranges.
 """
 
-import contextlib
-import copy
-import io
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,14 +10,19 @@ from enum import Enum
 import numpy as np
 
 from ..structures import ConfigurationError, DataError
+from .detections import Detections, best_of_class, best_of_image
+from .library_precision import library_precision
+from .precision import precision_table
+from .truth import Truth, read_truth
 
 MEASURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 class Backend(Enum):
-    """Which library matches detections to ground truth."""
+    """What matches detections to ground truth."""
 
-    FASTER = "faster_coco_eval"  # C++; the default
+    COLUMNS = "denserc"  # `precision`: all images and classes at once; the default
+    FASTER = "faster_coco_eval"  # C++, image by image and class by class: slow and large with many of both
     REFERENCE = "pycocotools"  # the reference; slower, and without LVIS's rules
 
     @classmethod
@@ -72,21 +73,21 @@ class ClassScores:
 
 def score_detections(
     ground_truth: dict,
-    detections: Iterable[dict],
+    detections: Detections | Iterable[dict],
     *,
     category_ids: Sequence[int],
     shape: Shape = Shape.BOXES,
     max_dets: int | None = 100,
     max_dets_of_class: int | None = None,
-    backend: Backend = Backend.FASTER,
+    backend: Backend = Backend.COLUMNS,
     federated: bool = False,
 ) -> ClassScores:
     """AP of each class.
 
     Args:
         ground_truth: the content of a COCO instances JSON; read, not changed.
-        detections: COCO results {"image_id", "category_id", "bbox" [x, y, w, h] and/or "segmentation" RLE, "score"};
-            read, not changed. Categories that are not evaluated are dropped.
+        detections: a table, or COCO results {"image_id", "category_id", "bbox" [x, y, w, h] and/or "segmentation"
+            RLE, "score"}; read, not changed. Categories that are not evaluated are dropped.
         category_ids: C ids to evaluate, in the order wanted.
         shape: boxes or masks.
         max_dets: the most detections of an image that count: per class with COCO's rules, of all classes together
@@ -100,34 +101,46 @@ def score_detections(
         DataError: detections of images that the ground truth lacks, or masks asked for where there are none.
         ConfigurationError: LVIS's rules asked of the reference backend, which has none.
     """
-    if federated and backend is not Backend.FASTER:
+    if federated and backend is Backend.REFERENCE:
         raise ConfigurationError(
-            f"LVIS's federated rules need the backend {Backend.FASTER.value!r}; {backend.value!r} has only COCO's."
+            f"LVIS's federated rules need the backend {Backend.COLUMNS.value!r}; {backend.value!r} has only COCO's."
         )
-    truth = _truth_of(ground_truth, category_ids, federated)
-    found = _results_of(detections, truth, shape)
-    by_category = defaultdict(int)
-    for detection in found:
-        by_category[detection["category_id"]] += 1
-    counted = np.array([by_category[c] for c in category_ids], dtype=np.int64)
+    truth = read_truth(ground_truth, category_ids, federated=federated)
+    found = _evaluated(detections, truth, shape)
+    counted = np.bincount(truth.labels(found.category_ids), minlength=len(truth.category_ids))
     if max_dets_of_class is not None:
-        found = best_of(found, "category_id", max_dets_of_class)
-    if federated:
-        found = best_of(found, "image_id", max_dets) if max_dets is not None else found
-        found = _verifiable(found, truth)
-    limit = max(len(found), 1) if max_dets is None else max_dets
-    precision, order = _precision(truth, found, shape, limit, backend, federated)  # (T, R, C, A)
-    position = {category: i for i, category in enumerate(order)}
-    precision = precision[:, :, [position[c] for c in category_ids]]
-    instances = defaultdict(int)
-    for annotation in truth["annotations"]:
-        instances[annotation["category_id"]] += not annotation["iscrowd"]
+        found = found[best_of_class(found, max_dets_of_class)]
+    if federated and max_dets is not None:
+        found = found[best_of_image(found, max_dets)]
+    masks = shape is Shape.MASKS
+    if backend is Backend.COLUMNS:
+        precision = precision_table(found, truth, masks=masks, max_dets=None if federated else max_dets)
+    else:
+        limit = max(len(found), 1) if max_dets is None else max_dets
+        reference = backend is Backend.REFERENCE
+        precision = library_precision(ground_truth, found, truth, masks=masks, max_dets=limit, reference=reference)
     return ClassScores(
         category_ids=tuple(category_ids),
         measures=_measures(precision),
-        instances=np.array([instances[c] for c in category_ids], dtype=np.int64),
+        instances=truth.instances,
         detections=counted,
     )
+
+
+def _evaluated(detections: Detections | Iterable[dict], truth: Truth, shape: Shape) -> Detections:
+    """The detections of evaluated classes; checked against the images of the ground truth."""
+    found = detections if isinstance(detections, Detections) else Detections.from_results(detections)
+    strays = np.unique(found.image_ids[truth.images(found.image_ids) < 0])
+    if len(strays):
+        raise DataError(
+            f"Detections of {len(strays)} images that the ground truth does not hold (first: {strays[:5].tolist()}). "
+            f"Evaluate with the annotation file of the set that was run."
+        )
+    known = truth.labels(found.category_ids) >= 0
+    found = found if known.all() else found[known]
+    if shape is Shape.MASKS and len(found) and not found.have_masks:
+        raise DataError("Mask AP needs detections with a 'segmentation'; evaluate boxes instead.")
+    return found
 
 
 def _measures(precision: np.ndarray) -> np.ndarray:
@@ -141,119 +154,3 @@ def _measures(precision: np.ndarray) -> np.ndarray:
         count = known.sum(axis=(0, 1))  # (C,)
         columns.append(np.where(count > 0, 100.0 * total / np.maximum(count, 1), np.nan))
     return np.stack(columns, axis=1)
-
-
-def _truth_of(ground_truth: dict, category_ids: Sequence[int], federated: bool) -> dict:
-    """The part of a data set that is evaluated, with the fields that the libraries need, in copies they may change."""
-    wanted = set(category_ids)
-    known = {category["id"] for category in ground_truth["categories"]}
-    if wanted - known:
-        raise DataError(
-            f"Categories to evaluate that the ground truth does not list: {sorted(wanted - known)}; it lists "
-            f"{len(known)}. Check that the vocabulary and the annotation file belong together."
-        )
-    annotations = []
-    for annotation in ground_truth["annotations"]:
-        if annotation["category_id"] not in wanted:
-            continue
-        annotation = dict(annotation)
-        # The matching stores ids and takes 0 for "no match": a file that counts from 0 would lose an instance.
-        annotation["id"] = len(annotations) + 1
-        annotation.setdefault("iscrowd", 0)
-        if "area" not in annotation:
-            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-        annotations.append(annotation)
-    images = [dict(image) for image in ground_truth["images"]]
-    categories = [dict(c) for c in ground_truth["categories"] if c["id"] in wanted]
-    if federated:
-        lacking = [image["id"] for image in images if "neg_category_ids" not in image]
-        if lacking:
-            raise DataError(
-                f"{len(lacking)} images carry no 'neg_category_ids' (first: {lacking[:5]}): not an LVIS file."
-            )
-    return {"images": images, "annotations": annotations, "categories": categories, "info": {}}
-
-
-def _results_of(detections: Iterable[dict], truth: dict, shape: Shape) -> list[dict]:
-    """The detections of evaluated classes, in copies; checked against the images of the ground truth."""
-    categories = {category["id"] for category in truth["categories"]}
-    images = {image["id"] for image in truth["images"]}
-    kept, strays = [], set()
-    for detection in detections:
-        if detection["image_id"] not in images:
-            strays.add(detection["image_id"])
-        if detection["category_id"] not in categories:
-            continue
-        detection = dict(detection)
-        if shape is Shape.MASKS:
-            if "segmentation" not in detection:
-                raise DataError("Mask AP needs detections with a 'segmentation'; evaluate boxes instead.")
-            detection["segmentation"] = dict(detection["segmentation"])
-            # With a box present the APIs would sort masks into small, medium and large by the box's area.
-            detection.pop("bbox", None)
-        else:
-            detection.pop("segmentation", None)
-        kept.append(detection)
-    if strays:
-        raise DataError(
-            f"Detections of {len(strays)} images that the ground truth does not hold (first: {sorted(strays)[:5]}). "
-            f"Evaluate with the annotation file of the set that was run."
-        )
-    return kept
-
-
-def best_of(detections: list[dict], key: str, limit: int) -> list[dict]:
-    """The `limit` best-scored detections of each image over all classes, or of each class over all images.
-
-    Args:
-        key: "image_id" as LVIS's API cuts, "category_id" as fixed AP does; of equal scores the earlier are kept.
-    """
-    groups = defaultdict(list)
-    for detection in detections:
-        groups[detection[key]].append(detection)
-    kept = []
-    for found in groups.values():
-        kept.extend(found if len(found) <= limit else sorted(found, key=lambda d: d["score"], reverse=True)[:limit])
-    return kept
-
-
-def _verifiable(detections: list[dict], truth: dict) -> list[dict]:
-    """LVIS's rule: detections count where their class is present in the image or listed as absent from it.
-
-    faster_coco_eval drops the others too, but fails on an image all of whose masks are dropped.
-    """
-    known = {(image["id"], category) for image in truth["images"] for category in image["neg_category_ids"]}
-    known |= {(annotation["image_id"], annotation["category_id"]) for annotation in truth["annotations"]}
-    return [d for d in detections if (d["image_id"], d["category_id"]) in known]
-
-
-def _precision(
-    truth: dict, detections: list[dict], shape: Shape, max_dets: int, backend: Backend, federated: bool
-) -> tuple[np.ndarray, list[int]]:
-    """Precision (T, R, C, A), -1 where there is nothing to find, and the category ids of its C axis."""
-    if backend is Backend.FASTER:
-        from faster_coco_eval import COCO
-        from faster_coco_eval import COCOeval_faster as Evaluation
-
-        options = {"lvis_style": federated}
-    else:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval as Evaluation
-
-        options = {}
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth_api = COCO()
-        truth_api.dataset = truth
-        truth_api.createIndex()
-        if detections:
-            detection_api = truth_api.loadRes(detections)
-        else:  # loadRes looks at the first detection
-            detection_api = COCO()
-            detection_api.dataset = {**copy.deepcopy(truth), "annotations": []}
-            detection_api.createIndex()
-        evaluation = Evaluation(truth_api, detection_api, shape.value, **options)
-        evaluation.params.maxDets = [max_dets]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = np.asarray(evaluation.eval["precision"], dtype=np.float64)
-    return precision[..., 0], [int(c) for c in evaluation.params.catIds]

@@ -12,6 +12,7 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 
 from ..data.prompts import template_set
 from ..data.text_embeddings import embed_names
+from ..structures import ConfigurationError
 from .build import build_evaluator, with_recall
 from .region_classification import measure_regions
 from .region_report import TASK
@@ -67,7 +68,16 @@ def evaluate_dense_model(cfg: CfgNode, model) -> dict[str, dict[str, float]]:
 
 
 def detection_evaluators(cfg: CfgNode) -> Callable[[str, str], DatasetEvaluator]:
-    """What the detector's engine asks for: (registered set, output folder) -> its evaluator, by TEST's keys."""
+    """What the detector's engine asks for: (registered set, output folder) -> its evaluator, by TEST's keys.
+
+    Raises:
+        ConfigurationError: the recall of proposals is asked of a resumed evaluation, which has not kept them.
+    """
+    if cfg.TEST.PROPOSAL_RECALL and cfg.TEST.RESUME_PREDICTIONS:
+        raise ConfigurationError(
+            "TEST.PROPOSAL_RECALL needs the proposals of all images, and TEST.RESUME_PREDICTIONS keeps detections "
+            "alone. Switch one of them off."
+        )
 
     def make(dataset_name: str, output_dir: str) -> DatasetEvaluator:
         evaluator = build_evaluator(dataset_name, output_dir, lvis_protocols=cfg.TEST.LVIS_PROTOCOLS)

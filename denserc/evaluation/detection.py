@@ -5,72 +5,33 @@ One code path for OV-COCO, transfer sets without a split and OV-LVIS; they diffe
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.utils import comm
 
 from ..data.json_files import read_annotation_file
 from ..structures import DataError
-from .average_precision import Backend, ClassScores, Shape, best_of, score_detections
+from .average_precision import Backend, ClassScores, Shape, score_detections
 from .detection_report import class_table, console_table, group_table, write_csv, write_json
+from .detections import Detections
+from .prediction_store import PredictionStore
 from .predictions import read_predictions, write_predictions
+from .protocol import Protocol, countable
 
 RESULTS_FILE = "coco_instances_results.json"
-FORGET_FROM = 2_000_000  # detections in memory from which on those that cannot count are looked for
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a set is scored.
-
-    Args:
-        task: the key of the results, e.g. "ov_coco".
-        title: said in tables, e.g. "OV-COCO, generalised".
-        max_dets: the detections of an image that count: of each class, or with `federated` of all classes together.
-            None: no limit.
-        max_dets_of_class: the detections of a class over the whole set that count; None: no limit.
-        federated: LVIS's rules of which false detections count.
-        groups: group name -> (C,) bool, the classes whose mean is reported; "all" holds every class.
-    """
-
-    task: str
-    title: str
-    max_dets: int | None
-    max_dets_of_class: int | None = None
-    federated: bool = False
-    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def limit(self) -> str:
-        """How many detections count, in words: "100 an image and class", "300 an image", "10000 a class"."""
-        limits = []
-        if self.max_dets is not None:
-            limits.append(f"{self.max_dets} an image" + ("" if self.federated else " and class"))
-        if self.max_dets_of_class is not None:
-            limits.append(f"{self.max_dets_of_class} a class")
-        return ", ".join(limits) or "no limit"
-
-    def metric_name(self, measure: str, group: str) -> str:
-        """ "AP50_novel"; never with a "-", which Detectron2's copy-paste lines would drop."""
-        return f"{measure}_{group}"
-
-    def group_of(self, label: int) -> str:
-        """The smallest group that a class belongs to, for the table of classes."""
-        sizes = [(int(members.sum()), name) for name, members in self.groups.items() if members[label]]
-        return min(sizes)[1]
 
 
 class DetectionEvaluator(DatasetEvaluator):
     """Scores detections (boxes, and masks where the detector gives them) against a COCO or LVIS JSON.
 
     Several ranks may share the images; an image seen by two of them counts once. Ranks other than 0 return {}.
+    With an output folder, predictions go to a log there, one a rank, until the results file holds them all; without,
+    they stay in memory.
 
     Args:
         ground_truth: the content of the annotation file.
@@ -78,7 +39,7 @@ class DetectionEvaluator(DatasetEvaluator):
         category_ids: C, the data set's category id of each label.
         protocols: what is reported, each under its own task.
         output_dir: where predictions, tables and results go; nothing is written when None.
-        backend: the matching library.
+        backend: what matches.
         distributed: gather from all ranks (False: this process alone).
     """
 
@@ -90,7 +51,7 @@ class DetectionEvaluator(DatasetEvaluator):
         category_ids: Sequence[int],
         protocols: Sequence[Protocol],
         output_dir: str | Path | None = None,
-        backend: Backend = Backend.FASTER,
+        backend: Backend = Backend.COLUMNS,
         distributed: bool = True,
     ):
         if len(names) != len(category_ids):
@@ -102,12 +63,18 @@ class DetectionEvaluator(DatasetEvaluator):
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.backend = backend
         self.distributed = distributed
-        self.reset()
+        self._store = PredictionStore(self.output_dir, countable=countable(protocols), distributed=distributed)
+
+    def announce(self, origin: str, *, resume: bool = False) -> frozenset[int]:
+        """Say what makes the next predictions, before `reset`; see PredictionStore.announce."""
+        finished = self._store.announce(origin, resume=resume)
+        if resume:
+            logger.info(f"{len(finished)} of {len(self.ground_truth['images'])} images were predicted already.")
+        return finished
 
     def reset(self) -> None:
-        """Forget all predictions."""
-        self._by_image: dict[int, list[dict]] = {}
-        self._held, self._forget_at = 0, FORGET_FROM
+        """Forget all predictions but those that `announce` has resumed since the last `reset`."""
+        self._store.reset()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """Take the detections of a batch.
@@ -127,57 +94,38 @@ class DetectionEvaluator(DatasetEvaluator):
                     f"Image {given['image_id']} has a detection of label {int(instances.pred_classes.max())}, but the "
                     f"set has {len(self.names)} classes. Set the detector's vocabulary to the set's class names."
                 )
-            detections = instances_to_coco_json(instances, given["image_id"])
-            for detection in detections:
-                detection["category_id"] = self.category_ids[detection["category_id"]]
-            self._by_image[given["image_id"]] = detections
-            self._held += len(detections)
-        # Fixed AP wants thousands of detections of an image, more than memory holds for a large set.
-        if self._held > self._forget_at and any(p.max_dets_of_class is not None for p in self.protocols):
-            self._forget()
-
-    def _forget(self) -> None:
-        """Drop the detections that are beyond every protocol's limit already."""
-        kept = set()
-        for protocol in self.protocols:
-            found = list(itertools.chain.from_iterable(self._by_image.values()))
-            if protocol.max_dets_of_class is not None:
-                found = best_of(found, "category_id", protocol.max_dets_of_class)
-            if protocol.max_dets is not None and protocol.federated:
-                found = best_of(found, "image_id", protocol.max_dets)
-            kept.update(map(id, found))
-        self._by_image = {image: [d for d in found if id(d) in kept] for image, found in self._by_image.items()}
-        self._held = len(kept)
-        self._forget_at = max(FORGET_FROM, 2 * self._held)
+            results = instances_to_coco_json(instances, given["image_id"])
+            for result in results:
+                result["category_id"] = self.category_ids[result["category_id"]]
+            self._store.add(given["image_id"], Detections.from_results(results))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """{task: {metric: percent}}, and {task + "_masks": ...} when there were masks; {} on ranks other than 0."""
-        by_image = self._by_image
-        if self.distributed:
-            comm.synchronize()
-            gathered = comm.gather(by_image, dst=0)
-            if not comm.is_main_process():
-                return {}
-            by_image = {image: found for part in gathered for image, found in part.items()}
-        missing = len({image["id"] for image in self.ground_truth["images"]} - set(by_image))
+        predictions = self._store.gathered()
+        if predictions is None:
+            self._store.forget()
+            return {}
+        missing = len({image["id"] for image in self.ground_truth["images"]} - set(predictions.image_ids.tolist()))
         if missing:
             logger.warning(
                 f"{missing} of {len(self.ground_truth['images'])} images were not run; their objects count as missed."
             )
-        detections = list(itertools.chain.from_iterable(by_image[image] for image in sorted(by_image)))
         if self.output_dir is not None:
             # Before scoring: whatever happens there, the detector need not run again.
-            write_predictions(self.output_dir / RESULTS_FILE, detections)
-        return self.evaluate_detections(detections)
+            write_predictions(self.output_dir / RESULTS_FILE, predictions.detections)
+        self._store.forget()
+        return self.evaluate_detections(predictions.detections)
 
-    def evaluate_detections(self, detections: Sequence[dict]) -> dict[str, dict[str, float]]:
+    def evaluate_detections(self, detections: Detections | Iterable[dict]) -> dict[str, dict[str, float]]:
         """Score detections in COCO's results format, without a model.
 
         Args:
             detections: as in the saved coco_instances_results.json (the data set's own category ids).
         """
+        if not isinstance(detections, Detections):
+            detections = Detections.from_results(detections)
         shapes = [Shape.BOXES]
-        if detections and all("segmentation" in detection for detection in detections):
+        if detections.have_masks:
             shapes.append(Shape.MASKS)
         results = {}
         for protocol, shape in itertools.product(self.protocols, shapes):

@@ -6,7 +6,8 @@ from detectron2.data import MetadataCatalog
 
 from ..structures import Vocabulary
 from .average_precision import Backend
-from .detection import DetectionEvaluator, Protocol, category_ids_of, read_annotations
+from .detection import DetectionEvaluator, category_ids_of, read_annotations
+from .protocol import Protocol
 
 TASK = "ov_coco"
 CLOSED_TASK = "coco"
@@ -46,7 +47,7 @@ class OvCocoEvaluator(DetectionEvaluator):
         dataset_name: a registered set; its metadata gives thing_classes, novel_classes, json_file and the id map.
         output_dir: for coco_instances_results.json, <task>_classes.csv and <task>_results.json.
         max_dets: detections per image and class that count (COCO: 100).
-        backend: the matching library.
+        backend: what matches.
         distributed: gather from all ranks.
     """
 
@@ -56,7 +57,7 @@ class OvCocoEvaluator(DetectionEvaluator):
         output_dir: str | Path | None = None,
         *,
         max_dets: int = 100,
-        backend: Backend = Backend.FASTER,
+        backend: Backend = Backend.COLUMNS,
         distributed: bool = True,
     ):
         metadata = MetadataCatalog.get(dataset_name)

@@ -8,7 +8,8 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 
 from ..structures import ConfigurationError, DataError, choose
-from .detection import DetectionEvaluator, Protocol, category_ids_of, read_annotations
+from .detection import DetectionEvaluator, category_ids_of, read_annotations
+from .protocol import Protocol
 
 TASK = "ov_lvis"
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}

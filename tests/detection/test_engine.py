@@ -19,7 +19,7 @@ from denserc.detection.engine import run, with_device
 from denserc.detection.engine import train as train_model
 from denserc.detection.loader import PositionSampler, RecordMapper, TrainingStream, build_train_loader
 from denserc.detection.options import Resampling
-from denserc.evaluation import detection_evaluators
+from denserc.evaluation import DetectionEvaluator, detection_evaluators
 from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError
 from denserc.tools.evaluate import evaluate as evaluate_files
 from tests.detection.squares import CLASSES, Recorder, saved, train
@@ -223,3 +223,38 @@ def test_evaluation_can_write_proposals_instead(config, trained):
             evaluator_factory=Recorder,
             eval_only=True,
         )
+
+
+def test_an_interrupted_evaluation_goes_on_to_the_same_result(config, trained, tmp_path, monkeypatch):
+    cfg, _ = trained
+    usual = {
+        "MODEL__WEIGHTS": os.path.join(cfg.OUTPUT_DIR, "model_final.pth"),
+        "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0,
+    }
+
+    def evaluate(folder, **changes):
+        own = config(**usual, OUTPUT_DIR=str(tmp_path / folder), **changes)
+        return run(own, evaluator_factory=detection_evaluators(own), eval_only=True)["squares_val"]
+
+    expected = evaluate("whole")
+    process, seen = DetectionEvaluator.process, []
+
+    def failing(self, inputs, outputs):
+        process(self, inputs, outputs)
+        seen.extend(one["image_id"] for one in inputs)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(DetectionEvaluator, "process", failing)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("parts")
+    first = list(seen)
+    with pytest.raises(ConfigurationError, match="other settings"):
+        evaluate("parts", TEST__RESUME_PREDICTIONS=True, MODEL__FVIT__FUSION__BASE=0.9)
+    assert evaluate("parts", TEST__RESUME_PREDICTIONS=True).keys() == expected.keys()
+    assert not set(first) & set(seen[3:])
+    results = {name: (tmp_path / name / "inference/squares_val") for name in ("whole", "parts")}
+    for path in results["whole"].iterdir():
+        assert path.read_bytes() == (results["parts"] / path.name).read_bytes()
+    with pytest.raises(ConfigurationError, match="PROPOSAL_RECALL"):
+        evaluate("parts", TEST__RESUME_PREDICTIONS=True, TEST__PROPOSAL_RECALL=True)

@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_refused():
         score_detections(truth, [], category_ids=[1234])
     with pytest.raises(DataError, match="segmentation"):
         score_detections(truth, generated.perfect(truth), category_ids=generated.CATEGORY_IDS, shape=Shape.MASKS)
-    with pytest.raises(ConfigurationError, match="faster_coco_eval"):
+    with pytest.raises(ConfigurationError, match="denserc"):
         score_detections(truth, [], category_ids=[7], backend=Backend.REFERENCE, federated=True)
     with pytest.raises(DataError, match="LVIS"):
         score_detections(truth, [], category_ids=[7], federated=True)

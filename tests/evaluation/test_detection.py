@@ -10,7 +10,7 @@ from detectron2.structures import Boxes, Instances
 
 from denserc.data.registration import register_open_vocab_dataset
 from denserc.evaluation import OvCocoEvaluator, build_evaluator
-from denserc.evaluation import detection as detection_module
+from denserc.evaluation import prediction_store as store_module
 from denserc.structures import ConfigurationError, DataError
 
 NOVEL = ("class 3", "class 90")
@@ -127,10 +127,12 @@ def test_images_of_two_ranks_are_counted_once_and_other_ranks_return_nothing(reg
         parts[i % 2].process([given], [output])
         if i == 0:
             parts[1].process([given], [output])  # a sampler that pads
-    monkeypatch.setattr(detection_module.comm, "synchronize", lambda: None)
-    monkeypatch.setattr(detection_module.comm, "gather", lambda data, dst: [part._by_image for part in parts])
+    monkeypatch.setattr(store_module.comm, "synchronize", lambda: None)
+    monkeypatch.setattr(
+        store_module.comm, "gather", lambda data, dst: [part._store._held.predictions() for part in parts]
+    )
     assert parts[0].evaluate()["ov_coco"] == pytest.approx(expected["ov_coco"], abs=1e-9, nan_ok=True)
-    monkeypatch.setattr(detection_module.comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(store_module.comm, "is_main_process", lambda: False)
     assert parts[1].evaluate() == {}
 
 

@@ -10,7 +10,7 @@ import pytest
 from test_average_precision import percent, reference
 from test_detection import NOVEL, run
 
-from denserc.evaluation import LvisProtocol, OvCocoEvaluator, OvLvisEvaluator, build_evaluator
+from denserc.evaluation import DetectionEvaluator, LvisProtocol, OvCocoEvaluator, OvLvisEvaluator, build_evaluator
 from denserc.evaluation.average_precision import MEASURES, Shape, score_detections
 from denserc.evaluation.ov_lvis import frequency_protocol
 from denserc.structures import ConfigurationError, DataError
@@ -112,19 +112,21 @@ def test_detections_beyond_every_limit_are_forgotten_and_change_nothing(register
     def evaluator():
         built = build_evaluator(name, lvis_protocols=["standard", "fixed"], max_dets=2)
         standard, fixed = built.protocols
-        built.protocols = (standard, replace(fixed, max_dets_of_class=5))
-        return built
+        protocols = (standard, replace(fixed, max_dets_of_class=5))
+        return DetectionEvaluator(
+            ground_truth=truth, names=built.names, category_ids=built.category_ids, protocols=protocols
+        )
 
     everything = evaluator()
     expected = run(everything, found, truth)
-    monkeypatch.setattr("denserc.evaluation.detection.FORGET_FROM", 0)
+    monkeypatch.setattr("denserc.evaluation.prediction_log.FORGET_FROM", 0)
     sparing = evaluator()
     assert run(sparing, found, truth) == {task: pytest.approx(m, abs=0, nan_ok=True) for task, m in expected.items()}
-    held = [sum(map(len, one._by_image.values())) for one in (everything, sparing)]
+    held = [len(one._store) for one in (everything, sparing)]
     assert held[0] == len(found) and 30 <= held[1] < 90
     usual = build_evaluator(name)
     run(usual, found, truth)
-    assert sum(map(len, usual._by_image.values())) == len(found)  # without fixed AP the file holds everything
+    assert len(usual._store) == len(found)  # without fixed AP the file holds everything
 
 
 def test_unknown_or_no_protocols_are_refused(registered):
@@ -211,7 +213,7 @@ def test_a_failure_while_writing_leaves_the_files_before_it_whole(registered, tm
 
 @pytest.mark.parametrize(
     "content, said",
-    [("{}", "holds a JSON dict"), ("[1]", "entry 0 is no detection"), ("[", "cannot be read"), (None, "do not exist")],
+    [("{}", "starts with '{'"), ("[1]", "entry 0 is no detection"), ("[", "cut short"), (None, "do not exist")],
 )
 def test_files_that_are_no_predictions_are_refused(registered, tmp_path, content, said):
     path = tmp_path / "predictions.json"
