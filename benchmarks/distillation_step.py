@@ -1,39 +1,52 @@
-"""Seconds and peak memory of one distillation step, by encoder and input size, on this machine.
+"""One distillation step against the originals' way: seconds, peak memory, share of the machine's matrix-product peak.
 
-    python benchmarks/distillation_step.py --encoder EVA02-B-16 --sizes 512 768 1024 --precision bf16 --checkpointing
+    python -m benchmarks.distillation_step --encoder EVA02-B-16 --sizes 512 1024 --precision bf16 --checkpointing
 
 Every measurement is a process of its own that builds the training as projects/Distillation/train_net.py does, with
-random weights and a drawn batch of the largest number of regions, and steps. Memory: on a GPU what PyTorch allocated at
-most; on a CPU the process's largest resident size (Linux) above that after the imports, which says nothing about a GPU.
+random weights and a drawn batch, and steps; the ways take turns, round by round. Memory: on a GPU what PyTorch
+allocated at most; on a CPU the process's largest resident size (Linux) above that after the imports, which says nothing
+about a GPU. Share of the peak: multiply-accumulates of the step, as PyTorch counts them, by those of the best large
+product in the same process.
 """
 
 import argparse
 import itertools
 import json
-import platform
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
+from enum import Enum
 from pathlib import Path
 
 import torch
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from tabulate import tabulate
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measure import apart, machine, matmul_peak, peak_gib, peak_resident_kib, ratio, wait, write, written
+from benchmarks.reference import Attention, ReferenceDistiller, plain_optimizer
 from denserc.config import get_denserc_config
 from denserc.construction import build_dense_model
 from denserc.distillation.batch import DistillationBatch
 from denserc.distillation.build import build_trainer
 from denserc.distillation.distiller import Distiller
+from denserc.distillation.trainer import DistillationTrainer
+from denserc.structures import choose
 from denserc.training import resolve_device
 
-REGIONS = 20  # DISTILL.REGIONS.MAX_REGIONS, the most that one image has
+
+class Way(Enum):
+    """Who takes the step."""
+
+    OURS = "ours"
+    FUSED = "fused"  # the reference with PyTorch's fused attention
+    EXPLICIT = "explicit"  # the reference with attention matrices
 
 
-def drawn_batch(distiller: Distiller, images: int, size: int, crop: int) -> DistillationBatch:
-    """Random pixels, REGIONS regions an image."""
+def drawn_batch(distiller: Distiller, *, images: int, size: int, crop: int, regions: int) -> DistillationBatch:
+    """Random pixels, as many regions for each image."""
 
     def pixels(count: int, side: int) -> torch.Tensor:
         return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
@@ -41,26 +54,18 @@ def drawn_batch(distiller: Distiller, images: int, size: int, crop: int) -> Dist
     foundation = None
     if distiller.foundation is not None:
         foundation = pixels(images, size // distiller.student.patch_size * distiller.foundation.patch_size)
-    corners = torch.rand(images, REGIONS, 2) * 0.8
+    corners = torch.rand(images, regions, 2) * 0.8
     return DistillationBatch(
         images=pixels(images, size),
         foundation_images=foundation,
-        crops=pixels(images * REGIONS, crop),
+        crops=pixels(images * regions, crop),
         boxes=tuple(torch.cat([corners, corners + 0.2], dim=-1)),
         extents=torch.ones(images, 2),
     )
 
 
-def peak_resident_kib() -> int:
-    """This process's largest resident size so far. Not ru_maxrss, which a child inherits from a larger parent."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-
-
-def measure(options: argparse.Namespace, size: int) -> dict[str, float]:
-    """One step's seconds (median) and the peak memory in GiB, in this process."""
-    device = resolve_device(options.device)
-    before = 0 if device.type == "cuda" else peak_resident_kib()
+def trainer_of(options: argparse.Namespace, size: int, way: Way, device: torch.device) -> DistillationTrainer:
+    """A training on random weights and one drawn batch, over and over."""
     with tempfile.TemporaryDirectory() as folder:
         Image.new("RGB", (32, 32)).save(Path(folder) / "image.png")
         cfg = get_denserc_config()
@@ -69,75 +74,143 @@ def measure(options: argparse.Namespace, size: int) -> dict[str, float]:
             + ["MODEL.CONSTRUCTION.NAME", options.construction, "DISTILL.FOLDERS", (folder,), "OUTPUT_DIR", folder]
             + ["DISTILL.STUDENT_SIZE", size, "DISTILL.FOUNDATION.NAME", options.foundation]
             + ["DISTILL.FOUNDATION.RANDOM_INIT", True, "DISTILL.PRECISION", options.precision]
-            + ["DISTILL.GRADIENT_CHECKPOINTING", options.checkpointing, "DISTILL.CROP_SIZE", options.crop]
+            + ["DISTILL.GRADIENT_CHECKPOINTING", options.checkpointing and way is Way.OURS]
+            + ["DISTILL.CROP_SIZE", options.crop, "DISTILL.TEACHER.CROPS_PER_FORWARD", options.crops_per_forward]
             + ["SOLVER.IMS_PER_BATCH", options.images, "SOLVER.MAX_ITER", 1000, "DATALOADER.NUM_WORKERS", 0]
         )
+        torch.manual_seed(0)
         trainer = build_trainer(cfg, build_dense_model(cfg), device=device, seed=0)
-        crop = options.crop or trainer.distiller.teacher.native_size
-        trainer.data_loader = itertools.repeat(drawn_batch(trainer.distiller, options.images, size, crop))
-        seconds = []
-        with EventStorage() as trainer.storage:
-            for trainer.iter in range(1 + options.steps):  # the first warms up
-                start = time.perf_counter()
+    distiller = trainer.distiller
+    crop = options.crop or distiller.teacher.native_size
+    batch = drawn_batch(distiller, images=options.images, size=size, crop=crop, regions=options.regions)
+    trainer.data_loader = itertools.repeat(batch)
+    if way is not Way.OURS:
+        trainer.model = ReferenceDistiller(distiller, Attention(way.value))
+        plain_optimizer(trainer.optimizer)
+    elif options.compile:
+        distiller.student.compile()
+    return trainer
+
+
+def measure(options: argparse.Namespace, size: int, way: Way) -> dict[str, float]:
+    """One step's seconds (median), the peak memory in GiB and the share of the peak, in this process."""
+    device = resolve_device(options.device)
+    before = 0 if device.type == "cuda" else peak_resident_kib()
+    trainer = trainer_of(options, size, way, device)
+    seconds, count = [], FlopCounterMode(display=False)
+    with EventStorage() as trainer.storage:
+        for trainer.iter in range(options.warmup + options.steps):
+            start = time.perf_counter()
+            trainer.run_step()
+            wait(device)
+            seconds.append(time.perf_counter() - start)
+        memory = peak_gib(device, before)
+        result = {"seconds": statistics.median(seconds[options.warmup :]), "peak_gib": memory}
+        if options.count and way is Way.OURS:
+            with count:
                 trainer.run_step()
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                seconds.append(time.perf_counter() - start)
-    if device.type == "cuda":
-        memory = torch.cuda.max_memory_allocated(device) / 2**30
-    else:
-        memory = (peak_resident_kib() - before) / 2**20
-    return {"seconds": sorted(seconds[1:])[options.steps // 2], "peak_gib": memory}
+            dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+            tower = trainer.distiller.student.tower
+            peak = matmul_peak(device, dtype, tower.width, (size // tower.patch_size) ** 2)
+            result["giga_macs"] = count.get_total_flops() / 2e9
+            result["peak_giga_macs_per_s"] = peak / 1e9
+            result["share_of_peak"] = result["giga_macs"] / result["seconds"] / result["peak_giga_macs_per_s"]
+    return result
 
 
-def measure_apart(arguments: list[str], size: int) -> dict:
-    """`measure` in a fresh process; the last line of its output if it fails, as when memory runs out."""
-    command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--only", str(size)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-        return {"error": lines[-1][:300]}
-    return json.loads(done.stdout.splitlines()[-1])
+def parser() -> argparse.ArgumentParser:
+    """The options, which `benchmarks.growth` shares."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="EVA02-B-16", help="MODEL.ENCODER.NAME")
+    parser.add_argument("--construction", default="denserc", help="MODEL.CONSTRUCTION.NAME: denserc or clipself")
+    parser.add_argument("--foundation", default="dinov2_vitb14", help="DISTILL.FOUNDATION.NAME")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1024], help="the student's input sides")
+    parser.add_argument("--crop", type=int, default=0, help="side of the teacher's crops; 0 = the encoder's own")
+    parser.add_argument("--regions", type=int, default=20, help="regions an image (DISTILL.REGIONS.MAX_REGIONS)")
+    parser.add_argument("--crops-per-forward", type=int, default=0, help="DISTILL.TEACHER.CROPS_PER_FORWARD")
+    parser.add_argument("--images", type=int, default=1, help="images in one forward")
+    parser.add_argument("--precision", default="fp32", help="DISTILL.PRECISION")
+    parser.add_argument("--checkpointing", action="store_true", help="DISTILL.GRADIENT_CHECKPOINTING, ours alone")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the student, ours alone")
+    parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
+    parser.add_argument("--ways", nargs="+", default=[way.value for way in Way], help="ours, fused, explicit")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of all ways, a fresh process each")
+    parser.add_argument("--warmup", type=int, default=1, help="steps before those measured")
+    parser.add_argument("--steps", type=int, default=1, help="steps to measure in a process")
+    parser.add_argument("--no-count", dest="count", action="store_false", help="leave the share of the peak out")
+    parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")
+    parser.add_argument("--only", nargs=2, metavar=("SIZE", "WAY"), help=argparse.SUPPRESS)
+    return parser
 
 
-def machine(device: torch.device) -> str:
-    """What the figures were measured on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
+QUICK = ["--encoder", "DenseRC-Miniature", "--foundation", "colour_texture_p8", "--crop", "32", "--regions", "4"]
+
+
+def measured(given: list[str], size: int, ways: list[Way], rounds: int) -> dict[Way, list[dict]]:
+    """`measure` in fresh processes, the ways in turn."""
+    runs = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            result = apart("benchmarks.distillation_step", [*given, "--only", str(size), way.value])
+            runs[way].append(result)
+            print(f"{size} {way.value}: {result}", file=sys.stderr)
+    return runs
+
+
+def summary(size: int, runs: dict[Way, list[dict]]) -> dict:
+    """Medians of the rounds, and how many times ours the others take."""
+    row = {
+        "size": size,
+        "errors": {way.value: r["error"] for way, results in runs.items() for r in results if "error" in r},
+    }
+    good = {way: results for way, results in runs.items() if way.value not in row["errors"]}
+    for way, results in good.items():
+        row[way.value] = {key: statistics.median(r[key] for r in results) for key in results[0]}
+        if way is not Way.OURS and Way.OURS in good:
+            for key in ("seconds", "peak_gib"):
+                row[way.value][f"{key}_over_ours"] = ratio([r[key] for r in results], [r[key] for r in good[Way.OURS]])
+    return row
 
 
 def main(arguments: list[str] | None = None) -> dict:
     """The command line; returns what it writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default="EVA02-B-16", help="MODEL.ENCODER.NAME")
-    parser.add_argument("--construction", default="denserc", help="MODEL.CONSTRUCTION.NAME")
-    parser.add_argument("--foundation", default="dinov2_vitb14", help="DISTILL.FOUNDATION.NAME")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 768, 1024], help="the student's input sides")
-    parser.add_argument("--crop", type=int, default=0, help="side of the teacher's crops; 0 = the encoder's own")
-    parser.add_argument("--images", type=int, default=1, help="images in one forward")
-    parser.add_argument("--precision", default="fp32", help="DISTILL.PRECISION")
-    parser.add_argument("--checkpointing", action="store_true", help="DISTILL.GRADIENT_CHECKPOINTING")
-    parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
-    parser.add_argument("--steps", type=int, default=3, help="steps to measure after one that warms up")
-    parser.add_argument("--output", default="output/benchmarks/distillation_step.json", help="the JSON to write")
-    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(given)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser().parse_args(given)
+    if options.quick:
+        given = [*QUICK, *given]
+        options = parser().parse_args(given)
+        options.sizes = [64] if "--sizes" not in given else options.sizes
+    ways = [choose(Way, way, "--ways") for way in options.ways]
     if options.only is not None:
-        print(json.dumps(measure(options, options.only)))
+        print(json.dumps(measure(options, int(options.only[0]), Way(options.only[1]))))
         return {}
-    rows = [{"size": size, **measure_apart(given, size)} for size in options.sizes]
-    settings = {name: value for name, value in vars(options).items() if name not in ("only", "output", "sizes")}
+    rows = [summary(size, measured(given, size, ways, options.rounds)) for size in options.sizes]
+    settings = {name: value for name, value in vars(options).items() if name not in ("only", "sizes")}
     device = resolve_device(options.device)
     report = {"machine": machine(device), "torch": torch.__version__, "settings": settings, "rows": rows}
-    print(f"{options.encoder}, {options.images} image(s) of {REGIONS} regions, {report['machine']}")
-    table = [[row["size"], row.get("seconds"), row.get("peak_gib"), row.get("error", "")] for row in rows]
-    print(tabulate(table, ["size", "s a step", "peak GiB", ""], tablefmt="github", floatfmt=".2f"))
-    path = Path(options.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    report["table"] = table(rows)
+    print(f"{options.encoder}, {options.images} image(s) of {options.regions} regions, {report['machine']}")
+    print(report["table"])
+    write("distillation_step", report)
     return report
+
+
+def table(rows: list[dict]) -> str:
+    """One line a size and way."""
+    lines = []
+    for row in rows:
+        for way in Way:
+            if way.value in row["errors"]:
+                lines.append([row["size"], way.value, None, None, None, None, row["errors"][way.value]])
+            elif way.value in row:
+                cell = row[way.value]
+                times, memory = (
+                    written(cell[k]) if k in cell else "" for k in ("seconds_over_ours", "peak_gib_over_ours")
+                )
+                share = f"{cell['share_of_peak']:.0%} of peak" if "share_of_peak" in cell else ""
+                lines.append([row["size"], way.value, cell["seconds"], cell["peak_gib"], times, memory, share])
+    headers = ["size", "way", "s a step", "peak GiB", "time over ours", "memory over ours", ""]
+    return tabulate(lines, headers, tablefmt="github", floatfmt=".2f")
 
 
 if __name__ == "__main__":

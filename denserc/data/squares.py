@@ -1,31 +1,82 @@
 """Images and crops as squares, the geometry that distillation and evaluation share.
 
-Pillow resizes (bicubic, antialiased): its pixels are the originals' pixels. Sizes of Pillow's images are (w, h).
+Pixels are (h, w, 3) uint8 RGB, as an array or as a Pillow image; sizes are (h, w) unless they are Pillow's.
 """
 
+from collections.abc import Sequence
+from enum import Enum
+
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn import functional as F
 
 
-def resize_longest(image: Image.Image, side: int) -> Image.Image:
-    """Longest side -> `side`, the aspect kept to the pixel, no side below one pixel."""
-    scale = side / max(image.size)
-    resized = tuple(min(side, max(1, round(length * scale))) for length in image.size)
-    return image if resized == image.size else image.resize(resized, Image.Resampling.BICUBIC)
+class Resampling(Enum):
+    """Whose bicubic, antialiased resizing of uint8 pixels."""
+
+    PILLOW = "pillow"  # the originals' pixels
+    TORCHVISION = "torchvision_uint8"  # the kernel behind torchvision's: several times as fast, 0.4% of values differ
 
 
-def corner_square(image: Image.Image, side: int) -> np.ndarray:
-    """RGB, longest side at `side`, black to the right and below: (side, side, 3) uint8. CLIPSelf's whole images."""
-    return _on_black(image, side, share=0)
+def resize(
+    image: Image.Image | np.ndarray, size: tuple[int, int], resampling: Resampling = Resampling.PILLOW
+) -> np.ndarray:
+    """An RGB image at another size (h, w), in memory row by row: (h, w, 3) uint8.
+
+    On photographs the two ways differ by 1 of 255 in 0.4% of the values, and by 2 in 4 of a million.
+    """
+    if resampling is Resampling.PILLOW:
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        return np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC), dtype=np.uint8)
+    return _interpolate(np.require(image, np.uint8, ["C", "W"])[None], size)[0]
 
 
-def centred_square(image: Image.Image, side: int) -> np.ndarray:
-    """RGB, longest side at `side`, black around: (side, side, 3) uint8. CLIPSelf's crops; an odd rest goes after."""
-    return _on_black(image, side, share=0.5)
+def resize_all(images: Sequence[np.ndarray], size: tuple[int, int], resampling: Resampling) -> np.ndarray:
+    """`resize` of K images: (K, h, w, 3) uint8. Torchvision's way takes those of one shape (a grid's cells) at once."""
+    resized = np.empty((len(images), *size, 3), dtype=np.uint8)
+    if resampling is Resampling.PILLOW:
+        for place, image in zip(resized, images, strict=True):
+            place[:] = resize(image, size, resampling)
+        return resized
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        alike.setdefault(image.shape, []).append(index)
+    for indices in alike.values():
+        resized[indices] = _interpolate(np.stack([images[index] for index in indices]), size)
+    return resized
 
 
-def _on_black(image: Image.Image, side: int, *, share: float) -> np.ndarray:
-    content = np.asarray(resize_longest(image, side), dtype=np.uint8)
+def _interpolate(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(K, h, w, 3) uint8 -> (K, *size, 3). Channels last is the layout that the kernel reads without repacking."""
+    planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    resized = F.interpolate(planes, size=tuple(size), mode="bicubic", antialias=True)
+    return resized.permute(0, 2, 3, 1).numpy()
+
+
+def resize_longest(
+    image: Image.Image | np.ndarray, side: int, resampling: Resampling = Resampling.PILLOW
+) -> np.ndarray:
+    """Longest side -> `side`, the aspect kept to the pixel, no side below one pixel: (h, w, 3) uint8."""
+    given = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
+    scale = side / max(given)
+    size = tuple(min(side, max(1, round(length * scale))) for length in given)
+    return np.asarray(image, dtype=np.uint8) if size == tuple(given) else resize(image, size, resampling)
+
+
+def corner_square(image: Image.Image | np.ndarray, side: int, resampling: Resampling = Resampling.PILLOW) -> np.ndarray:
+    """Longest side at `side`, black to the right and below: (side, side, 3) uint8. CLIPSelf's whole images."""
+    return _on_black(resize_longest(image, side, resampling), side, share=0)
+
+
+def centred_square(
+    image: Image.Image | np.ndarray, side: int, resampling: Resampling = Resampling.PILLOW
+) -> np.ndarray:
+    """Longest side at `side`, black around: (side, side, 3) uint8. CLIPSelf's crops; an odd rest goes after."""
+    return _on_black(resize_longest(image, side, resampling), side, share=0.5)
+
+
+def _on_black(content: np.ndarray, side: int, *, share: float) -> np.ndarray:
     height, width = content.shape[:2]
     square = np.zeros((side, side, 3), dtype=np.uint8)
     top, left = int((side - height) * share), int((side - width) * share)

@@ -59,10 +59,10 @@ class DistillationBatch:
     def collate(samples: Sequence[DistillationSample]) -> "DistillationBatch":
         """Samples of one size -> a batch."""
         foundation = None
-        images = torch.stack([s.image for s in samples])
+        images = _stacked([s.image for s in samples])
         if samples[0].foundation_image is not None:
             shared = all(s.foundation_image is s.image for s in samples)
-            foundation = images if shared else torch.stack([s.foundation_image for s in samples])
+            foundation = images if shared else _stacked([s.foundation_image for s in samples])
         return DistillationBatch(
             images=images,
             foundation_images=foundation,
@@ -106,3 +106,8 @@ class DistillationBatch:
             boxes=tuple(function(box) for box in self.boxes),
             extents=function(self.extents),
         )
+
+
+def _stacked(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(3, S, S) each -> (B, 3, S, S), channels last in memory as `crops` makes them; torch.stack would reorder."""
+    return torch.stack([image.movedim(0, -1) for image in images]).movedim(-1, 1)

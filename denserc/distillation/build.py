@@ -11,6 +11,7 @@ from detectron2.utils import comm
 
 from ..construction import DenseModel
 from ..data.proposals import ProposalLimits, read_proposals
+from ..data.squares import Resampling
 from ..encoders import PositionResize, build_clip, build_foundation_model
 from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, choose
@@ -189,10 +190,12 @@ def build_dataset(
     # Also checks the student's size where there is no foundation model.
     patch = foundation.patch_size if foundation is not None else teacher.patch_size
     size = foundation_input_size(settings.STUDENT_SIZE, teacher.patch_size, patch)
+    resampling = choose(Resampling, settings.RESAMPLING, "DISTILL.RESAMPLING")
     crops = CropTransform(
         size=settings.CROP_SIZE or teacher.native_size,
         resize=choose(CropResize, settings.CROP_RESIZE, "DISTILL.CROP_RESIZE"),
         scale=settings.CROP_SCALE,
+        resampling=resampling,
     )
     regions, records = build_regions(cfg, collect_images(cfg.DATASETS.TRAIN, settings.FOLDERS, settings.SOURCES))
     return DistillationDataset(
@@ -202,6 +205,7 @@ def build_dataset(
         student_size=settings.STUDENT_SIZE,
         foundation_size=size if foundation is not None else None,
         seed=seed,
+        resampling=resampling,
     )
 
 

@@ -1,16 +1,16 @@
 """The views of one image that distillation looks at: the student's square and the teacher's crops.
 
-Views are uint8; the towers' normalisation happens on the device. Boxes are (x1, y1, x2, y2); sizes of
-PIL images are (w, h).
+Images come as pixels (h, w, 3) uint8 RGB. Views are uint8 tensors of shape (3, h, w) whose memory is still the
+image's, row by row, channels last: to reorder it costs more than to resize; the towers' normalisation happens on the
+device. Boxes are (x1, y1, x2, y2).
 """
 
 from enum import Enum
 
 import numpy as np
 import torch
-from PIL import Image
 
-from ..data.squares import centred_square, corner_square
+from ..data.squares import Resampling, centred_square, corner_square, resize_all
 from ..structures import ConfigurationError
 
 
@@ -21,22 +21,17 @@ class CropResize(Enum):
     LETTERBOX = "letterbox"  # longest side resized, zeros around: CLIPSelf and DeCLIP
 
 
-def to_tensor(image: Image.Image | np.ndarray) -> torch.Tensor:
-    """An RGB image, or its (h, w, 3) pixels -> (3, h, w) uint8."""
-    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
-
-
-def padded_square(image: Image.Image, size: int) -> torch.Tensor:
+def padded_square(pixels: np.ndarray, size: int, resampling: Resampling = Resampling.PILLOW) -> torch.Tensor:
     """Longest side -> size, zeros to the right and below: (3, size, size) uint8.
 
     The zeros are black pixels, put there before the normalisation, as CLIPSelf does.
     """
-    return to_tensor(corner_square(image, size))
+    return torch.from_numpy(corner_square(pixels, size, resampling)).permute(2, 0, 1)
 
 
-def content_extent(image: Image.Image) -> tuple[float, float]:
+def content_extent(pixels: np.ndarray) -> tuple[float, float]:
     """The part of the padded square that holds the image: (h, w), the larger of them 1."""
-    width, height = image.size
+    height, width = pixels.shape[:2]
     longest = max(width, height)
     return height / longest, width / longest
 
@@ -63,25 +58,37 @@ class CropTransform:
         size: side of the teacher's square input.
         resize: how a crop becomes square.
         scale: factor by which a region grows about its centre before it is cut (1 = the region).
+        resampling: whose resizing.
     """
 
-    def __init__(self, *, size: int, resize: CropResize = CropResize.SQUARE, scale: float = 1.0):
+    def __init__(
+        self,
+        *,
+        size: int,
+        resize: CropResize = CropResize.SQUARE,
+        scale: float = 1.0,
+        resampling: Resampling = Resampling.PILLOW,
+    ):
         if size < 1 or scale <= 0:
             raise ConfigurationError(f"Crops need a positive size and scale; got size={size}, scale={scale}.")
         self.size = size
         self.resize = resize
         self.scale = scale
+        self.resampling = resampling
 
-    def __call__(self, image: Image.Image, boxes: torch.Tensor) -> torch.Tensor:
+    def __call__(self, pixels: np.ndarray, boxes: torch.Tensor) -> torch.Tensor:
         """Boxes (K, 4) in 0..1 of the image -> (K, 3, size, size) uint8."""
-        return torch.stack([self._cut(image, box) for box in enlarge(boxes, self.scale).tolist()])
+        cut = [self._cut(pixels, box) for box in enlarge(boxes, self.scale).tolist()]
+        if self.resize is CropResize.SQUARE:
+            crops = resize_all(cut, (self.size, self.size), self.resampling)
+        else:
+            crops = np.stack([centred_square(crop, self.size, self.resampling) for crop in cut])
+        return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
-    def _cut(self, image: Image.Image, box: list[float]) -> torch.Tensor:
-        width, height = image.size
+    @staticmethod
+    def _cut(pixels: np.ndarray, box: list[float]) -> np.ndarray:
+        height, width = pixels.shape[:2]
         x1, y1, x2, y2 = (round(v * side) for v, side in zip(box, (width, height, width, height), strict=True))
         # A region below one pixel still shows the pixel that it lies in.
         x1, y1 = min(x1, width - 1), min(y1, height - 1)
-        crop = image.crop((x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)))
-        if self.resize is CropResize.SQUARE:
-            return to_tensor(crop.resize((self.size, self.size), Image.Resampling.BICUBIC))
-        return to_tensor(centred_square(crop, self.size))
+        return pixels[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from detectron2.utils import comm
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..data.images import read_rgb
+from ..data.squares import Resampling
 from ..structures import ConfigurationError, DataError
 from .batch import DistillationBatch, DistillationSample
 from .crops import CropTransform, content_extent, padded_square, to_padded_square
@@ -78,6 +78,7 @@ class DistillationDataset(Dataset[DistillationSample]):
         student_size: side of the student's square.
         foundation_size: side of the foundation model's square, or None for no such view.
         seed: of the regions.
+        resampling: whose resizing of the two squares; the crops have their own.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class DistillationDataset(Dataset[DistillationSample]):
         student_size: int,
         foundation_size: int | None,
         seed: int = 0,
+        resampling: Resampling = Resampling.PILLOW,
     ):
         if not records:
             raise DataError("A distillation data set needs at least one image.")
@@ -98,6 +100,7 @@ class DistillationDataset(Dataset[DistillationSample]):
         self.student_size = student_size
         self.foundation_size = foundation_size
         self.seed = seed
+        self.resampling = resampling
 
     def __len__(self) -> int:
         return len(self.records)
@@ -108,21 +111,21 @@ class DistillationDataset(Dataset[DistillationSample]):
         for step in range(len(self)):
             record = self.records[(draw.index + step) % len(self)]
             try:
-                image = Image.fromarray(read_rgb(record.path))
+                pixels = read_rgb(record.path)
             except DataError as error:
                 unreadable.append((record.path, str(error)))
                 continue
-            boxes = self.regions.sample(replace(record, size=(image.height, image.width)), rng)
-            extent = content_extent(image)
-            student = padded_square(image, self.student_size)
+            boxes = self.regions.sample(replace(record, size=pixels.shape[:2]), rng)
+            extent = content_extent(pixels)
+            student = padded_square(pixels, self.student_size, self.resampling)
             foundation = None
             if self.foundation_size is not None:
                 same = self.foundation_size == self.student_size
-                foundation = student if same else padded_square(image, self.foundation_size)
+                foundation = student if same else padded_square(pixels, self.foundation_size, self.resampling)
             return DistillationSample(
                 image=student,
                 foundation_image=foundation,
-                crops=self.crops(image, boxes),
+                crops=self.crops(pixels, boxes),
                 boxes=to_padded_square(boxes, extent),
                 extent=extent,
                 unreadable=tuple(unreadable),

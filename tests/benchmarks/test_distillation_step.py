@@ -1,34 +1,26 @@
-"""The benchmark measures, and goes on after a size that fails."""
+"""The benchmark measures each way, and goes on after a size that fails."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
+from benchmarks import distillation_step, measure
+
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture()
-def benchmark():
-    spec = importlib.util.spec_from_file_location("step", ROOT / "benchmarks" / "distillation_step.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TINY = ["--encoder", "DenseRC-Miniature", "--foundation", "colour_texture_p8", "--crop", "32", "--steps", "1"]
-
-
 @pytest.mark.slow
-def test_sizes_are_measured_apart_and_a_failure_is_a_row(benchmark, tmp_path, monkeypatch, capsys):
+def test_ways_are_measured_apart_and_a_failure_is_a_row(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(distillation_step, "write", lambda name, report: measure.write(name, report, tmp_path))
     ballast = bytearray(b"x") * 2**30  # a large parent: its size must not hide the child's
-    path = tmp_path / "folder" / "report.json"
-    report = benchmark.main([*TINY, "--device", "cpu", "--sizes", "64", "65", "--output", str(path)])
+    given = ["--quick", "--device", "cpu", "--rounds", "1", "--ways", "ours", "explicit", "--sizes", "64", "65"]
+    report = distillation_step.main(given)
     del ballast
     good, bad = report["rows"]
-    assert good["size"] == 64 and good["seconds"] > 0 and 0 < good["peak_gib"] < 8
-    assert "65 is not a multiple of its patch size" in bad["error"]
-    assert json.loads(path.read_text()) == report
-    assert "peak GiB" in capsys.readouterr().out
+    assert good["errors"] == {} and 0 < good["ours"]["peak_gib"] < 8
+    assert good["ours"]["share_of_peak"] > 0 and good["explicit"]["seconds_over_ours"]["median"] > 0
+    assert "65 is not a multiple of its patch size" in bad["errors"]["ours"]
+    assert json.loads((tmp_path / "distillation_step.json").read_text())["rows"] == report["rows"]
+    assert "s a step" in capsys.readouterr().out

@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from denserc.data.squares import Resampling
+from denserc.distillation.batch import DistillationBatch, DistillationSample
 from denserc.distillation.crops import (
     CropResize,
     CropTransform,
@@ -23,7 +24,7 @@ from denserc.structures import CLIP_PIXELS, ConfigurationError
 @pytest.mark.parametrize("case", ["grid0", "grid1"])
 def test_views_equal_clipselfs(recordings, case):
     recorded = recordings("clipself_preprocess")
-    image = Image.fromarray(recorded["image_u8"])
+    image = recorded["image_u8"]
     regions = GridRegions(max_split=6, rule=GridRule.CLIPSELF, max_regions=8)
     boxes = regions.sample(ImageRecord("", 0), random.Random(int(recorded[f"{case}_pyseed"])))
 
@@ -42,15 +43,39 @@ def test_views_equal_clipselfs(recordings, case):
 
 
 def test_square_crops_fill_the_square():
-    image = Image.new("RGB", (60, 30), (200, 100, 50))
+    image = np.full((30, 60, 3), (200, 100, 50), np.uint8)
     crops = CropTransform(size=16, resize=CropResize.SQUARE)(image, torch.tensor([[0.0, 0.0, 1.0, 0.5]]))
     assert crops.shape == (1, 3, 16, 16) and crops.dtype == torch.uint8
     assert (crops[0].flatten(1).T == torch.tensor([200, 100, 50], dtype=torch.uint8)).all()
 
 
+@pytest.mark.parametrize("crop", CropResize)
+def test_the_fast_resampling_shows_the_same_views(recordings, crop):
+    """Equal to two of 255 levels, most values to the bit."""
+    image = recordings("clipself_preprocess")["image_u8"]
+    boxes = GridRegions(max_split=6).sample(ImageRecord("", 0), random.Random(0))
+    exact, fast = (
+        [padded_square(image, 128, way), CropTransform(size=64, resize=crop, resampling=way)(image, boxes)]
+        for way in Resampling
+    )
+    for one, two in zip(exact, fast, strict=True):
+        difference = (one.int() - two.int()).abs()
+        assert difference.max() <= 2 and (difference > 0).float().mean() < 0.1
+
+
+def test_views_keep_the_rows_of_the_image_in_memory(recordings):
+    image = recordings("clipself_preprocess")["image_u8"]
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.2, 0.1, 0.7, 0.9]])
+    square, crops = padded_square(image, 64), CropTransform(size=32)(image, boxes)
+    batch = DistillationBatch.collate([DistillationSample(square, None, crops, boxes, (1.0, 1.0))] * 2)
+    for views in (batch.images, batch.crops):
+        assert views.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(batch.images[1], square) and torch.equal(batch.crops[2:], crops)
+
+
 @pytest.mark.parametrize(("size", "extent"), [((80, 40), (0.5, 1.0)), ((30, 60), (1.0, 0.5)), ((50, 50), (1.0, 1.0))])
 def test_padding_is_black_right_and_below(size, extent):
-    image = Image.new("RGB", size, (255, 255, 255))
+    image = np.full((*size[::-1], 3), 255, np.uint8)
     assert content_extent(image) == extent
     square = padded_square(image, 32)
     height, width = round(32 * extent[0]), round(32 * extent[1])
@@ -61,7 +86,7 @@ def test_padding_is_black_right_and_below(size, extent):
 def test_a_region_below_one_pixel_shows_its_pixel():
     pixels = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
     box = torch.tensor([[0.99, 0.99, 1.0, 1.0]])
-    crop = CropTransform(size=4)(Image.fromarray(pixels), box)
+    crop = CropTransform(size=4)(pixels, box)
     assert crop.unique().tolist() == pixels[2, 2].tolist()
 
 

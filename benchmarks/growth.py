@@ -1,0 +1,124 @@
+"""How a distillation step's time and memory grow with the input, the batch and the number of crops; a plot of each.
+
+    python -m benchmarks.growth --sizes 512 768 1024 1280 1536 --batches 1 2 4 --crops 4 12 20 36
+
+Beside DenseRC the reference (see `--ways`). A point that would not fit into the memory at hand is left out and said so.
+From the reference's memory follows the largest input that it fits in 24 GiB.
+"""
+
+import argparse
+import sys
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from tabulate import tabulate
+
+from benchmarks import distillation_step
+from benchmarks.distillation_step import Way
+from benchmarks.measure import FOLDER, apart, machine, write
+from denserc.structures import choose
+from denserc.training import resolve_device
+
+HEADS, DEPTH, PATCH = 12, 12, 16  # of a B/16, for the estimate of what fits
+AXES = {"size": "side of the student's input", "images": "images in one forward", "regions": "teacher's crops"}
+
+
+def matrices_gib(size: int, images: int) -> float:
+    """What the attention matrices of a B/16's student alone take in training, float32."""
+    return images * DEPTH * HEADS * (size / PATCH) ** 4 * 4 / 2**30
+
+
+def free_gib(device: torch.device) -> float:
+    """Memory at hand."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] / 2**30
+    with open("/proc/meminfo") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20
+
+
+def largest_in(points: list[dict], gib: float) -> int | None:
+    """The largest input side within a memory: a + b N + c N^2 through three or more measured points of N tokens."""
+    if len({p["size"] for p in points}) < 3:
+        return None
+    tokens = np.array([(p["size"] / PATCH) ** 2 for p in points])
+    fit = np.polynomial.Polynomial.fit(tokens, [p["peak_gib"] for p in points], 2)
+    sides = [side for side in range(PATCH, 4096, PATCH) if fit((side / PATCH) ** 2) <= gib]
+    return max(sides) if sides and fit.convert().coef[-1] > 0 else None
+
+
+def plot(axis: str, points: list[dict]) -> None:
+    """FOLDER/growth_<axis>.png: seconds and memory, a line for each way."""
+    matplotlib.use("Agg")
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for panel, key, label in zip(panels, ("seconds", "peak_gib"), ("seconds a step", "peak GiB"), strict=True):
+        for way in {p["way"]: None for p in points}:
+            some = [p for p in points if p["way"] == way and key in p]
+            panel.plot([p[axis] for p in some], [p[key] for p in some], marker="o", label=way)
+        panel.set(xlabel=AXES[axis], ylabel=label, ylim=(0, None))
+        panel.legend(frameon=False)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FOLDER / f"growth_{axis}.png", dpi=120)
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """The command line; returns what it writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 384, 512, 768])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--crops", type=int, nargs="+", default=[4, 12, 20, 36])
+    parser.add_argument("--base", type=int, default=256, help="the input side where batch and crops vary")
+    parser.add_argument("--ways", nargs="+", default=["ours", "explicit"])
+    parser.add_argument("--warmup", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    if options.quick:
+        options.sizes, options.batches, options.crops, options.base = [32, 64], [1, 2], [2, 4], 32
+    device = resolve_device(options.device)
+    ways = [choose(Way, way, "--ways") for way in options.ways]
+    base = {"size": options.base, "images": 1, "regions": 20}
+    values = {"size": options.sizes, "images": options.batches, "regions": options.crops}
+    points = {axis: [] for axis in values}
+    for axis in points:
+        for value in values[axis]:
+            for way in ways:
+                points[axis].append(measured({**base, axis: value}, way, options, device))
+                print(points[axis][-1], file=sys.stderr)
+        plot(axis, points[axis])
+    explicit = [p for p in points["size"] if p["way"] == Way.EXPLICIT.value and "peak_gib" in p]
+    flat = [p for some in points.values() for p in some]
+    columns = ["size", "images", "regions", "way", "seconds", "peak_gib", "note"]
+    report = {
+        "machine": machine(device),
+        "torch": torch.__version__,
+        "settings": vars(options),
+        "points": points,
+        "largest_explicit_in_24_gib": largest_in(explicit, 24.0),
+        "table": tabulate([[p.get(c) for c in columns] for p in flat], columns, tablefmt="github", floatfmt=".2f"),
+    }
+    print(report["table"])
+    print(
+        f"Largest input of the explicit reference in 24 GiB: {report['largest_explicit_in_24_gib'] or 'not determined'}"
+    )
+    write("growth", report)
+    return report
+
+
+def measured(where: dict[str, int], way: Way, options: argparse.Namespace, device: torch.device) -> dict:
+    """One point, in a process of its own."""
+    point = {**where, "way": way.value}
+    if way is Way.EXPLICIT and 1.5 * matrices_gib(where["size"], where["images"]) > free_gib(device):
+        return point | {"note": f"its attention alone takes {matrices_gib(where['size'], where['images']):.0f} GiB"}
+    given = [*(distillation_step.QUICK if options.quick else []), "--device", options.device, "--no-count"]
+    given += ["--precision", options.precision, "--warmup", str(options.warmup)]
+    given += ["--images", str(where["images"]), "--regions", str(where["regions"])]
+    result = apart("benchmarks.distillation_step", [*given, "--only", str(where["size"]), way.value])
+    return point | ({"note": result["error"]} if "error" in result else result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Timing in turns, memory in processes of their own, the machine's peak, and the reports."""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+FOLDER = Path("output/benchmarks")  # where the scripts write their JSON
+
+
+def machine(device: torch.device) -> str:
+    """What the figures are measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    name = names[0] if info.exists() and names else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def in_turns(
+    calls: dict[str, Callable[[], object]],
+    *,
+    repeats: int,
+    warmup: int = 1,
+    device: torch.device | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each call, one after another round by round, so that a slow minute slows all of them.
+
+    Args:
+        calls: by name.
+        repeats: rounds that count, after `warmup` that do not.
+        device: waited for after each call.
+        clock: time.process_time for the time of the processor alone, whatever else runs.
+    """
+    seconds = {name: [] for name in calls}
+    for turn in range(warmup + repeats):
+        for name, call in calls.items():
+            start = clock()
+            call()
+            if device is not None:
+                wait(device)
+            if turn >= warmup:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
+    """How many times as long they take, round by round: median, smallest and largest."""
+    each = [a / b for a, b in zip(theirs, ours, strict=True)]
+    return {"median": statistics.median(each), "min": min(each), "max": max(each)}
+
+
+def written(value: dict[str, float]) -> str:
+    """A ratio for a table: "2.31 (2.20 to 2.45)"."""
+    return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
+
+
+def peak_resident_kib() -> int:
+    """This process's largest resident size so far. Not ru_maxrss, which a child inherits from a larger parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def peak_gib(device: torch.device, before_kib: int) -> float:
+    """GPU: what PyTorch allocated at most. CPU: the largest resident size above an earlier one (Linux)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return (peak_resident_kib() - before_kib) / 2**20
+
+
+def apart(module: str, arguments: Sequence[str]) -> dict:
+    """The JSON that `python -m module arguments` prints last, from a fresh process; {"error": ...} if it fails."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        return {"error": lines[-1][:300]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, width: int, tokens: int, seconds: float = 2.0) -> float:
+    """Multiply-accumulates a second of the best of a ViT's large products, alone and warm: (tokens, D) x (D, 4 D).
+
+    Args:
+        device, dtype: of the product.
+        width: D.
+        tokens: rows.
+        seconds: how long to try.
+    """
+    a = torch.randn(tokens, width, device=device).to(dtype)
+    b = torch.randn(width, 4 * width, device=device).to(dtype)
+    best, start = 0.0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        once = time.perf_counter()
+        _ = a @ b
+        wait(device)
+        best = max(best, tokens * width * 4 * width / (time.perf_counter() - once))
+    return best
+
+
+def write(name: str, report: dict, folder: Path = FOLDER) -> None:
+    """FOLDER/name.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -1,0 +1,154 @@
+"""What CLIPSelf, DeCLIP and F-ViT do, restated plainly: the alternative that DenseRC is measured against.
+
+The weights and the parts of a block are DenseRC's own, so both compute the same numbers (tests/benchmarks); the way is
+theirs. docs/SPEED.md lists it point by point. Shape letters as in `denserc.encoders.contract`.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torchvision.transforms import functional as TF
+
+from denserc.construction import DenseEncoder
+from denserc.construction.choices import ValueModule, ValueSource
+from denserc.distillation.batch import DistillationBatch
+from denserc.distillation.distiller import Distiller, normalized
+from denserc.distillation.losses import pool_regions, semantics_loss
+from denserc.encoders import ImageTower, TokenStream, merge_heads
+from denserc.structures import ConfigurationError, PixelStatistics
+
+
+class Attention(Enum):
+    """How the reference attends."""
+
+    EXPLICIT = "explicit"  # the matrix itself, as the originals without xformers (on a CPU)
+    FUSED = "fused"  # PyTorch's memory-efficient attention, as the originals with xformers (on a GPU)
+
+
+def explicit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """softmax(q k^T / sqrt(d)) v with the (B, A, T, T) matrix in memory."""
+    return ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(dim=-1) @ v
+
+
+_ATTENTION: dict[Attention, Callable[..., torch.Tensor]] = {
+    Attention.EXPLICIT: explicit,
+    Attention.FUSED: F.scaled_dot_product_attention,
+}
+
+
+def block(tower: ImageTower, index: int, stream: TokenStream, attention: Attention):
+    """A whole block: the stream after it, LN(x) and the values."""
+    normed, v = tower.values(index, stream.tokens)
+    q, k = tower.queries_keys(index, normed, stream, rotary=True)
+    attended = merge_heads(_ATTENTION[attention](q, k, v))
+    x = stream.tokens + tower.output_projection(index, tower.inner_norm(index, attended))
+    return stream.with_tokens(tower.mlp(index, x)), normed, v
+
+
+def encode_image(tower: ImageTower, images: torch.Tensor, attention: Attention) -> torch.Tensor:
+    """The global embedding: every block for every token."""
+    stream = tower.embed(images)
+    for index in range(tower.depth):
+        stream, _, _ = block(tower, index, stream, attention)
+    return tower.pool(stream)
+
+
+def dense(encoder: DenseEncoder, images: torch.Tensor, attention: Attention) -> torch.Tensor:
+    """The dense features of DenseRC or CLIPSelf: (B, E, h, w).
+
+    DenseRC: every block runs whole, the last included, as in a tower whose forward returns what the blocks made; the
+    values of the last k are then gated, projected and added. CLIPSelf: its last block is x + Proj(v) and the MLP, for
+    all tokens, as in its code.
+    """
+    tower, choice = encoder.tower, encoder.construction
+    stream = tower.embed(images)
+    if choice.values is ValueSource.LAST_BLOCK_RESIDUAL and choice.module is ValueModule.NONE:
+        last = tower.depth - 1
+        for index in range(last):
+            stream, _, _ = block(tower, index, stream, attention)
+        _, v = tower.values(last, stream.tokens)
+        x = stream.tokens + tower.output_projection(last, tower.inner_norm(last, merge_heads(v)))
+        x = tower.mlp(last, x) if choice.final_mlp else x
+    elif choice.values is ValueSource.LAST_K_BLOCKS and choice.module is ValueModule.HSG and not choice.final_mlp:
+        x = 0
+        for index in range(tower.depth):
+            stream, normed, v = block(tower, index, stream, attention)
+            position = index - (tower.depth - choice.num_blocks)
+            if position >= 0:
+                gated = merge_heads(v * encoder.gates(position, normed))
+                x = x + tower.output_projection(index, tower.inner_norm(index, gated))
+    else:
+        raise ConfigurationError(f"The reference knows 'denserc' and 'clipself'; got {choice}.")
+    return stream.to_map(tower.to_text_space(x)[:, stream.prefix :])
+
+
+class ReferenceDistiller(nn.Module):
+    """The losses of a `Distiller` in the originals' way; shares its modules, takes its place in a trainer."""
+
+    def __init__(self, distiller: Distiller, attention: Attention):
+        super().__init__()
+        self.distiller = distiller
+        self.attention = attention
+        for module in distiller.foundation.modules() if distiller.foundation is not None else ():
+            if hasattr(module, "fused_attn"):  # timm's switch
+                module.fused_attn = attention is Attention.FUSED
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The distiller's, for a trainer that looks for it."""
+        return self.distiller.teacher
+
+    def forward(self, batch: DistillationBatch, normalizer: float | None = None) -> dict[str, torch.Tensor]:
+        """What `Distiller.forward` returns."""
+        whole = self.distiller
+        autocast = whole.autocast_dtype
+        with torch.autocast(batch.images.device.type, autocast, enabled=autocast is not None):
+            images = normalized(batch.images, whole.student.tower.pixels)
+            features = dense(whole.student, images, self.attention).float()
+            with torch.no_grad():
+                crops = normalized(batch.crops, whole.teacher.pixels)
+                targets = encode_image(whole.teacher, crops, self.attention).float()
+                seen = None
+                if whole.foundation is not None:
+                    seen = whole.foundation(normalized(batch.foundation_images, whole.foundation.pixels)).float()
+        regions = pool_regions(features, batch.boxes, whole.pooled_map)
+        losses = {"loss_semantics": whole.semantics_weight * semantics_loss(regions, targets, normalizer)}
+        if seen is not None:
+            x, y = F.normalize(features.flatten(2).mT, dim=-1), F.normalize(seen.flatten(2).mT, dim=-1)
+            losses["loss_coherence"] = whole.coherence_weight * F.mse_loss(x @ x.mT, y @ y.mT)  # N x N, both
+        return losses
+
+
+def plain_optimizer(optimizer: torch.optim.AdamW) -> torch.optim.AdamW:
+    """The same optimiser as the originals build it: without the fused update."""
+    for group in optimizer.param_groups:
+        group["fused"] = False
+    return optimizer
+
+
+def pil_views(
+    path: str, boxes: torch.Tensor, *, student: int, foundation: int, crop: int, pixels: PixelStatistics
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The two squares and the crops as the originals' transforms make them: PIL resizes one by one, every view becomes
+    float32 and is normalised on the CPU, in the loader."""
+
+    def to_float(image: Image.Image) -> torch.Tensor:
+        return TF.normalize(TF.to_tensor(image), pixels.mean, pixels.std)
+
+    def square(image: Image.Image, side: int) -> torch.Tensor:
+        scale = side / max(image.size)
+        width, height = (min(side, max(1, round(length * scale))) for length in image.size)
+        canvas = Image.new("RGB", (side, side))
+        canvas.paste(image.resize((width, height), Image.Resampling.BICUBIC), (0, 0))
+        return to_float(canvas)
+
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    width, height = image.size
+    corners = (boxes * boxes.new_tensor([width, height, width, height])).round().int().tolist()
+    crops = [to_float(image.crop(c).resize((crop, crop), Image.Resampling.BICUBIC)) for c in map(tuple, corners)]
+    return square(image, student), square(image, foundation), torch.stack(crops)

@@ -1,0 +1,38 @@
+"""Turns, ratios, and the README's tables."""
+
+import pytest
+
+from benchmarks.__main__ import README, with_tables
+from benchmarks.growth import largest_in, matrices_gib
+from benchmarks.measure import in_turns, ratio, written
+
+
+def test_calls_take_turns_and_the_first_rounds_do_not_count():
+    order, time = [], iter(range(100))
+    seconds = in_turns({n: lambda n=n: order.append(n) for n in "ab"}, repeats=2, warmup=1, clock=lambda: next(time))
+    assert order == list("ababab") and seconds == {"a": [1, 1], "b": [1, 1]}
+
+
+def test_ratios_are_taken_round_by_round():
+    value = ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0])
+    assert value == {"median": 2.0, "min": 1.0, "max": 3.0}
+    assert written(value) == "2.00 (1.00 to 3.00)"
+    with pytest.raises(ValueError, match="zip"):
+        ratio([1.0], [1.0, 2.0])
+
+
+def test_the_largest_input_follows_from_the_measured_ones():
+    def memory(side):
+        return 1.0 + 1e-3 * (side / 16) ** 2 + matrices_gib(side, 1)
+
+    points = [{"size": side, "peak_gib": memory(side)} for side in (256, 512, 768)]
+    side = largest_in(points, 24.0)
+    assert memory(side) <= 24 < memory(side + 16)
+    assert largest_in(points[:2], 24.0) is None
+
+
+def test_tables_go_between_the_marks():
+    report = {"machine": "a machine", "torch": "2", "table": "| x |"}
+    once = with_tables(README.read_text(), {"growth": report})
+    assert "a machine" in once and "| x |" in once and once.startswith("# Benchmarks")
+    assert with_tables(once, {"growth": report}) == once
