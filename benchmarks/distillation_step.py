@@ -143,7 +143,8 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-QUICK = ["--encoder", "DenseRC-Miniature", "--foundation", "colour_texture_p8", "--crop", "32", "--regions", "4"]
+QUICK = ["--encoder", "DenseRC-Miniature", "--foundation", "colour_texture_p8", "--crop", "32"]
+QUICK += ["--regions", "4", "--rounds", "1"]
 
 
 def measured(given: list[str], size: int, ways: list[Way], rounds: int) -> dict[Way, list[dict]]:

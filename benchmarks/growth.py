@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     if options.quick:
-        options.sizes, options.batches, options.crops, options.base = [32, 64], [1, 2], [2, 4], 32
+        options.sizes, options.batches, options.crops, options.base = [32, 64], [2], [4], 32
     device = resolve_device(options.device)
     ways = [choose(Way, way, "--ways") for way in options.ways]
     base = {"size": options.base, "images": 1, "regions": 20}
