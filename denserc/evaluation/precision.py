@@ -16,6 +16,7 @@ from .truth import Truth
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
+_EPSILON = np.spacing(1)
 AREAS = np.array([(0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10)])  # all, small, medium, large
 
 
@@ -82,7 +83,7 @@ def _precision(
         hits = state == HIT
         for area in np.flatnonzero(present[label]):
             for threshold in range(len(THRESHOLDS)):
-                hit = np.flatnonzero(hits[:, threshold, area])
+                hit = hits[:, threshold, area].nonzero()[0]
                 if len(hit):
                     column = _at_recalls(false_here[hit, threshold, area], present[label, area])
                     precision[threshold, :, label, area] = column
@@ -92,7 +93,7 @@ def _precision(
 def _at_recalls(false: np.ndarray, objects: int) -> np.ndarray:
     """(R,) precision from the false positives before each true one, in order; 0 where the recall is not reached."""
     true = np.arange(1, len(false) + 1, dtype=np.float64)
-    precision = true / (false + true + np.spacing(1))
+    precision = true / (false + true + _EPSILON)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     reached = np.searchsorted(true / objects, RECALLS, side="left")
     return np.append(envelope, 0.0)[reached.clip(max=len(false))]

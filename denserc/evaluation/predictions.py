@@ -5,6 +5,7 @@ from pathlib import Path
 from ..data.proposals import stream_results, write_results
 from ..structures import DataError
 from .detections import Detections
+from .uniform_results import read_uniform
 
 
 def write_predictions(path: str | Path, detections: Detections) -> None:
@@ -18,6 +19,11 @@ def read_predictions(path: str | Path) -> Detections:
     Raises:
         DataError: the file is absent, not JSON, or its entries are no detections.
     """
+    try:
+        if (table := read_uniform(Path(path))) is not None:
+            return table
+    except (OSError, EOFError):
+        pass  # the general reader says what is wrong
     try:
         return Detections.from_results(stream_results(path, what="predictions"))
     except DataError as error:
