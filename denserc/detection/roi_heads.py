@@ -4,8 +4,6 @@ Shape letters: R regions of the whole batch, R_b of one image, C classes, E the 
 the last of C + 1 columns. Boxes are (x1, y1, x2, y2) pixels of the network input.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
@@ -15,33 +13,18 @@ from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
-from ..structures import choose
-from .assignment import IoUMatcher, RandomSampler, Sampler
+from .assignment import IoUMatcher, Sampler
 from .backbone import DENSE
 from .box_coding import BoxCoder
 from .box_head import BoxHead
 from .classifier import ClassEmbeddings, CosineClassifier, masked_cross_entropy
 from .fusion import FusionExponents, fuse_scores
 from .mask_head import MaskHead, mask_targets
-from .normalisation import norm_builder
-from .options import ClassLossNormaliser, LowQualityMatch, SizeClamp, Suppression
+from .options import ClassLossNormaliser
 from .pooling import RegionPooler, align, to_rois
 from .postprocess import DetectionRules, select_detections
-
-
-@dataclass(frozen=True)
-class RegionSample:
-    """The regions of one image that take part in the losses: P positives, then the negatives.
-
-    Args:
-        boxes: (R_b, 4).
-        labels: (R_b,) int64, C for negatives.
-        matches: (P,) index of the positives' ground truth.
-    """
-
-    boxes: torch.Tensor
-    labels: torch.Tensor
-    matches: torch.Tensor
+from .region_samples import RegionSample, draw_sample, with_masks
+from .roi_parts import roi_head_parts
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -102,73 +85,7 @@ class FViTROIHeads(nn.Module):
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict:
         """Parts by configuration; `input_shape` is the backbone's."""
-        roi, box, options = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.FVIT
-        # The coarsest level only proposes.
-        levels = [name for name in input_shape if name.startswith("p")][:-1]
-        strides = [input_shape[name].stride for name in levels]
-        channels, embed_dim = input_shape[levels[0]].channels, input_shape[DENSE].channels
-        positive_iou = roi.IOU_THRESHOLDS[0]
-        parts = {
-            "in_features": levels,
-            "dense_stride": input_shape[DENSE].stride,
-            "classes": ClassEmbeddings(embed_dim=embed_dim),
-            "pooler": RegionPooler(
-                resolution=box.POOLER_RESOLUTION, strides=strides, finest_scale=options.FINEST_SCALE
-            ),
-            "box_head": BoxHead(
-                in_channels=channels,
-                resolution=box.POOLER_RESOLUTION,
-                num_convs=box.NUM_CONV,
-                conv_channels=box.CONV_DIM,
-                num_fcs=box.NUM_FC,
-                fc_width=options.FC_WIDTH or embed_dim,
-                embed_dim=embed_dim,
-                norm=norm_builder(box.NORM, "MODEL.ROI_BOX_HEAD.NORM"),
-            ),
-            "classifier": CosineClassifier(
-                temperature=options.CLASSIFIER.TEMPERATURE,
-                learned=options.CLASSIFIER.LEARN_TEMPERATURE,
-                test_temperature=options.CLASSIFIER.TEST_TEMPERATURE or None,
-            ),
-            "coder": BoxCoder(
-                weights=box.BBOX_REG_WEIGHTS, size_clamp=choose(SizeClamp, options.SIZE_CLAMP, "MODEL.FVIT.SIZE_CLAMP")
-            ),
-            "matcher": IoUMatcher(
-                positive_iou=positive_iou,
-                negative_iou=positive_iou,
-                low_quality=choose(LowQualityMatch, options.ROI.LOW_QUALITY, "MODEL.FVIT.ROI.LOW_QUALITY"),
-                low_quality_iou=options.ROI.LOW_QUALITY_IOU,
-            ),
-            "sampler": RandomSampler(num=roi.BATCH_SIZE_PER_IMAGE, positive_fraction=roi.POSITIVE_FRACTION),
-            "encoder_temperature": options.FUSION.TEMPERATURE,
-            "exponents": FusionExponents(
-                base=options.FUSION.BASE, novel=options.FUSION.NOVEL, unsplit=options.FUSION.UNSPLIT
-            ),
-            "background_weight": options.CLASSIFIER.BACKGROUND_WEIGHT,
-            "normaliser": choose(
-                ClassLossNormaliser, options.CLASSIFIER.LOSS_NORMALISER, "MODEL.FVIT.CLASSIFIER.LOSS_NORMALISER"
-            ),
-            "rules": DetectionRules(
-                score_threshold=roi.SCORE_THRESH_TEST,
-                iou=roi.NMS_THRESH_TEST,
-                limit=cfg.TEST.DETECTIONS_PER_IMAGE,
-                drop_empty=options.DROP_EMPTY,
-                suppression=choose(Suppression, options.NMS, "MODEL.FVIT.NMS"),
-                one_label=options.ONE_LABEL_PER_BOX,
-            ),
-        }
-        if cfg.MODEL.MASK_ON:
-            mask = cfg.MODEL.ROI_MASK_HEAD
-            parts["mask_pooler"] = RegionPooler(
-                resolution=mask.POOLER_RESOLUTION, strides=strides, finest_scale=options.FINEST_SCALE
-            )
-            parts["mask_head"] = MaskHead(
-                in_channels=channels,
-                num_convs=mask.NUM_CONV,
-                channels=mask.CONV_DIM,
-                norm=norm_builder(mask.NORM, "MODEL.ROI_MASK_HEAD.NORM"),
-            )
-        return parts
+        return roi_head_parts(cfg, input_shape)
 
     def forward(
         self,
@@ -202,15 +119,9 @@ class FViTROIHeads(nn.Module):
     @torch.no_grad()
     def sample(self, proposals: torch.Tensor, truth: Instances) -> RegionSample:
         """The regions of one image to learn from; its ground-truth boxes come first, matched to themselves."""
-        boxes = truth.gt_boxes.tensor
-        matches = torch.cat([torch.arange(len(boxes), device=boxes.device), self.matcher(proposals, boxes)])
-        positive, negative = self.sampler(matches)
-        labels = torch.full(
-            (len(positive) + len(negative),), len(self.classes.novel), dtype=torch.long, device=boxes.device
+        return draw_sample(
+            proposals, truth, matcher=self.matcher, sampler=self.sampler, background=len(self.classes.novel)
         )
-        labels[: len(positive)] = truth.gt_classes[matches[positive]]
-        chosen = torch.cat([boxes, proposals])[torch.cat([positive, negative])]
-        return RegionSample(chosen, labels, matches[positive])
 
     def box_losses(
         self, levels: list[torch.Tensor], samples: list[RegionSample], truth: list[Instances]
@@ -240,7 +151,7 @@ class FViTROIHeads(nn.Module):
         self, levels: list[torch.Tensor], samples: list[RegionSample], truth: list[Instances]
     ) -> torch.Tensor:
         """Mean binary cross-entropy over the pixels of the positives' masks; objects without a mask take no part."""
-        samples = [_with_masks(sample, one) for sample, one in zip(samples, truth, strict=True)]
+        samples = [with_masks(sample, one) for sample, one in zip(samples, truth, strict=True)]
         boxes = [sample.boxes for sample in samples]
         if not sum(len(box) for box in boxes):
             # One region at weight 0, so that every process runs the head: synchronised norms would wait for ever.
@@ -330,10 +241,3 @@ class FViTROIHeads(nn.Module):
         if bool(positive.any()):
             hit = base[positive].argmax(dim=1) == labels[positive]
             storage.put_scalar("roi/accuracy_of_positives", hit.float().mean().item())
-
-
-def _with_masks(sample: RegionSample, truth: Instances) -> RegionSample:
-    """The positives whose object has a mask; all of them where the data do not say ("gt_has_mask")."""
-    positives = len(sample.matches)
-    kept = truth.gt_has_mask[sample.matches] if truth.has("gt_has_mask") else slice(None)
-    return RegionSample(sample.boxes[:positives][kept], sample.labels[:positives][kept], sample.matches[kept])
