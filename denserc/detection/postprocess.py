@@ -29,22 +29,30 @@ def grouped_nms(
     Returns:
         Indices of at most `limit` kept candidates, best first.
     """
-    order = scores.argsort(descending=True, stable=True)
-    if not len(order) or limit <= 0:
-        return order[:0]
-    count = min(len(order), max(4 * limit, 1000))
+    if not len(scores) or limit <= 0:
+        return groups.new_zeros(0)
+    count = min(len(scores), max(4 * limit, 1000))
     # Apple's GPUs have no float64.
     device = torch.device("cpu") if boxes.device.type == "mps" else boxes.device
     span = boxes.max().double().to(device) - boxes.min().double().to(device) + 1.0
     while True:
-        best = order[:count]
+        best = _best(scores, count)
         shifted = boxes[best].to(device).double() + (groups[best].to(device).double() * span)[:, None]
         # The candidates are sorted already; descending ranks keep that order through the operator's own sort.
         ranks = torch.arange(count, 0, -1, device=device, dtype=torch.float64)
         kept = nms(shifted, ranks, iou)
-        if len(kept) >= limit or count == len(order):
+        if len(kept) >= limit or count == len(scores):
             return best[kept[:limit].to(best.device)]
-        count = min(len(order), 4 * count)
+        count = min(len(scores), 4 * count)
+
+
+def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` of a stable descending sort, without sorting a million scores for a thousand."""
+    rows = torch.arange(len(scores), device=scores.device)
+    if count < len(scores):
+        least = scores.topk(count, sorted=False).values.min()
+        rows = rows[~(scores < least)]  # as many equals of the least as there are, and NaN, which sorts first
+    return rows[scores[rows].argsort(descending=True, stable=True)][:count]
 
 
 @dataclass(frozen=True)

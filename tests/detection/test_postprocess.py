@@ -6,7 +6,7 @@ from detectron2.structures import Boxes, Instances
 from torchvision.ops import batched_nms, box_iou, nms
 
 from denserc.detection.options import Suppression
-from denserc.detection.postprocess import DetectionRules, grouped_nms, select_detections, to_original_size
+from denserc.detection.postprocess import DetectionRules, _best, grouped_nms, select_detections, to_original_size
 
 RULES = DetectionRules(score_threshold=0.1, iou=0.5, limit=10)
 
@@ -97,3 +97,12 @@ def test_back_to_an_image_of_another_shape():
     ys, xs = original.pred_masks[0].nonzero(as_tuple=True)
     assert (xs.min(), xs.max() + 1, ys.min(), ys.max() + 1) == (40, 360, 20, 80)
     assert result.pred_boxes.tensor.tolist() == [[10, 10, 90, 40]]  # the argument is left alone
+
+
+@pytest.mark.parametrize("count", [1, 7, 50, 200])
+def test_the_best_scores_are_those_of_a_stable_sort(count):
+    scores = (torch.rand(200, generator=torch.Generator().manual_seed(0)) * 20).floor()  # many equal
+    expected = scores.argsort(descending=True, stable=True)[:count]
+    assert torch.equal(_best(scores, count), expected)
+    scores[[5, 17]] = float("nan")
+    assert torch.equal(_best(scores, count), scores.argsort(descending=True, stable=True)[:count])
