@@ -26,6 +26,7 @@ from denserc.detection.pooling import align, to_rois
 from denserc.detection.postprocess import select_detections
 from denserc.detection.roi_heads import FViTROIHeads
 from denserc.structures import TextEmbeddings, Vocabulary
+from denserc.training import resolve_device
 
 
 def build_heads(options: argparse.Namespace, device: torch.device) -> FViTROIHeads:
@@ -85,12 +86,12 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--proposals", type=int, default=1000)
     parser.add_argument("--size", type=int, default=640, help="side of the input")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
     parser.add_argument("--quick", action="store_true", help="once, with 100 proposals")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     if options.quick:
         options.proposals, options.repeats = 100, 1
-    device = torch.device(options.device)
+    device = resolve_device(options.device)
     torch.manual_seed(0)
     heads = build_heads(options, device)
     calls = parts(heads, options, device)

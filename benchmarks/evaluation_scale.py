@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> dict:
     """The command line; returns what it writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["coco_val", "lvis_val"], choices=sorted(SETS))
-    parser.add_argument("--share", type=float, default=0.1, help="of each set's images")
+    parser.add_argument("--share", type=float, default=0.05, help="of each set's images")
     parser.add_argument("--shape", default="bbox", choices=["bbox", "segm"], help="boxes or masks")
     parser.add_argument("--peers", nargs="+", default=["reference"], choices=[*PEERS, "none"])
     parser.add_argument("--repeats", type=int, default=3)
@@ -163,7 +163,8 @@ def main(arguments: list[str] | None = None) -> dict:
     table = tabulate(lines, headers, tablefmt="github", floatfmt=".2f", disable_numparse=[9])
     print(table)
     settings = {key: value for key, value in vars(options).items() if key not in ("only", "folder", "federated")}
-    report = {"machine": machine(torch.device("cpu")), "settings": settings, "rows": rows, "table": table}
+    report = {"machine": machine(torch.device("cpu")), "torch": torch.__version__, "settings": settings}
+    report |= {"rows": rows, "table": table}
     write(options.name, report)
     return report
 

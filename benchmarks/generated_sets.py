@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from denserc.data.json_files import write_json
+from denserc.data.proposals import write_results
 from denserc.evaluation.detections import Detections
 from denserc.evaluation.predictions import write_predictions
 
@@ -51,7 +52,7 @@ def write_set(folder: Path, size: SetSize, *, share: float = 1.0, masks: bool = 
 
     Args:
         share: of the images.
-        masks: objects have polygons and detections RLE too (slow to draw: for small shares).
+        masks: objects have polygons too, and detections RLE in place of boxes (slow to draw: for small shares).
     """
     rng = np.random.default_rng(seed)
     images = max(1, round(size.images * share))
@@ -88,7 +89,13 @@ def write_set(folder: Path, size: SetSize, *, share: float = 1.0, masks: bool = 
     if masks:
         codes = np.empty(len(found), dtype=object)
         codes[:] = [_rle(box) for box in found.tolist()]
-    write_predictions(folder / "results.json", Detections(ids[found_image], found_label + 1, found, scores, codes))
+    table = Detections(ids[found_image], found_label + 1, found, scores, codes)
+    if not masks:
+        write_predictions(folder / "results.json", table)
+        return
+    # With a box present the reference libraries sort masks into small, medium and large by the box's area.
+    rows = ({key: value for key, value in result.items() if key != "bbox"} for result in table.results())
+    write_results(folder / "results.json", map(json.dumps, rows))
 
 
 def _detections(rng, size: SetSize, image, label, boxes, absent, frequency):
@@ -140,8 +147,3 @@ def _octagon(box: Sequence[float]) -> list[float]:
 def _rle(box: Sequence[float]) -> dict:
     code = mask_api.frPyObjects([_octagon(box)], HEIGHT, WIDTH)[0]
     return {"size": code["size"], "counts": code["counts"].decode()}
-
-
-def read_truth_file(folder: Path) -> dict:
-    """The annotation file's content."""
-    return json.loads((folder / "truth.json").read_text())
