@@ -5,6 +5,7 @@ from enum import Enum
 
 import torch
 from timm.layers import build_rotary_pos_embed
+from torch._guards import detect_fake_mode
 from torch.nn import functional as F
 
 _CPU = torch.device("cpu")
@@ -47,8 +48,6 @@ def resize_position_embedding(
     return torch.cat([head, resized.flatten(2).transpose(1, 2).to(embedding.dtype)], dim=1)
 
 
-@functools.lru_cache(maxsize=8)
-@torch.inference_mode(False)  # a table first made in inference mode could not be used in training
 def rotary_table(
     grid: tuple[int, int],
     head_dim: int,
@@ -61,11 +60,26 @@ def rotary_table(
     """EVA-02's axial rotary table, positions rescaled so that `reference` is the grid's extent.
 
     Made in float32 whatever the model's precision, as the originals do, and converted. It depends on nothing that
-    learns, so the last few are kept, outside of any model: no state dict has them. Do not write to one.
+    learns, so the last few are kept, outside of any model: no state dict has them. Do not write to one. While a
+    program is traced (torch.export, torch.compile) none is kept or taken: it would be no tensor afterwards.
 
     Returns:
         (h * w, 2 * head_dim): sines then cosines, the layout of timm's `apply_rot_embed_cat`.
     """
+    traced = torch.compiler.is_compiling() or detect_fake_mode() is not None
+    make = _make_table if traced else _kept_table
+    return make(tuple(grid), head_dim, reference, temperature, device, dtype)
+
+
+@torch.inference_mode(False)  # a table first made in inference mode could not be used in training
+def _make_table(
+    grid: tuple[int, int],
+    head_dim: int,
+    reference: tuple[int, int] | None,
+    temperature: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> torch.Tensor:
     sin, cos = build_rotary_pos_embed(
         list(grid),
         dim=head_dim,
@@ -75,3 +89,6 @@ def rotary_table(
         device=_CPU,
     )
     return torch.cat([sin, cos], dim=-1).to(device, dtype)
+
+
+_kept_table = functools.lru_cache(maxsize=8)(_make_table)

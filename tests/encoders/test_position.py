@@ -2,6 +2,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 
 from denserc.encoders.position import PositionResize, resize_position_embedding, rotary_table
@@ -79,3 +80,20 @@ def test_towers_keep_no_table_of_their_own(recorded, recorded_tower):
     assert stream.rope.dtype == stream.tokens.dtype
     assert tower.double().embed(recorded("inputs", "images_s").double()).rope.dtype == torch.float64
     assert rope.dtype == torch.float32
+
+
+def test_a_traced_program_leaves_no_table_behind():
+    """What is made while a program is traced is no tensor of numbers, and must not be met again."""
+
+    class Rotated(torch.nn.Module):
+        def forward(self, x):
+            return x + rotary_table((3, 5), 8, (16, 16)).sum()
+
+    expected = rotary_table((3, 4), 8, (16, 16))
+    program = torch.export.export(Rotated(), (torch.zeros(2),))
+    table = rotary_table((3, 5), 8, (16, 16))
+    assert type(table) is torch.Tensor and table.isfinite().all()
+    torch.testing.assert_close(program.module()(torch.zeros(2)), table.sum().expand(2))
+    with FakeTensorMode():
+        assert isinstance(rotary_table((3, 4), 8, (16, 16)), FakeTensor)
+    assert rotary_table((3, 4), 8, (16, 16)) is expected
