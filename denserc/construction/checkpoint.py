@@ -6,7 +6,6 @@ construction has gates. Metadata: one JSON object under "denserc" (see `Metadata
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ..encoders import PositionResize, TextTower, build_architecture, load_exactly
-from ..structures import CheckpointError, FingerprintMismatchError, PixelStatistics, choose
+from ..structures import CheckpointError, FingerprintMismatchError, PixelStatistics, choose, written_whole
 from .choices import Construction
 from .dense import DenseEncoder
 
@@ -72,11 +71,8 @@ def save_checkpoint(path: str | Path, model: DenseModel) -> None:
     )
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in _state(model).items()}
     tensors["logit_scale"] = torch.tensor(model.logit_scale).log()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(tensors, partial, metadata={"denserc": json.dumps(asdict(metadata))})
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        save_file(tensors, partial, metadata={"denserc": json.dumps(asdict(metadata))})
 
 
 def read_metadata(path: str | Path) -> Metadata:

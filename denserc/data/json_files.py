@@ -1,10 +1,9 @@
 """Annotation and result files on disk: read with their keys checked, written whole or not at all."""
 
 import json
-import os
 from pathlib import Path
 
-from ..structures import DataError
+from ..structures import DataError, written_whole
 
 
 def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "annotations", "categories")) -> dict:
@@ -34,11 +33,5 @@ def write_json(path: str | Path, content: dict) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file so that a reader never sees half of it; its folder is made where it is absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")

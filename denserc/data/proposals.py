@@ -9,7 +9,6 @@ import gzip
 import json
 import logging
 import math
-import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..structures import ConfigurationError, DataError
+from ..structures import ConfigurationError, DataError, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -201,18 +200,11 @@ def result_lines(image_id: int | str, boxes: np.ndarray, scores: np.ndarray) -> 
 
 def write_results(path: str | Path, lines: Iterable[str]) -> int:
     """Writes lines of JSON as one list, whole or not at all; returns their number."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     count = 0
-    try:
-        with _open(temporary, "wt") as file:
-            for count, line in enumerate(lines, start=1):
-                file.write(("[\n" if count == 1 else ",\n") + line)
-            file.write("\n]\n" if count else "[]\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as partial, _open(partial, "wt") as file:
+        for count, line in enumerate(lines, start=1):
+            file.write(("[\n" if count == 1 else ",\n") + line)
+        file.write("\n]\n" if count else "[]\n")
     return count
 
 

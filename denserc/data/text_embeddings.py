@@ -6,8 +6,6 @@ Shape letters: C names, T templates, E the width of the image-text space.
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +17,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from ..structures import DataError, TextEmbeddings
+from ..structures import DataError, TextEmbeddings, written_whole
 from .matching import find_names
 from .prompts import build_prompts, check_templates
 
@@ -96,21 +94,14 @@ def _embed(text_tower: TextEncoder, names: Sequence[str], templates: Sequence[st
 
 def save_text_embeddings(path: str | Path, embeddings: TextEmbeddings) -> None:
     """Write as safetensors with names, templates and fingerprint; a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": _FORMAT,
         "names": json.dumps(embeddings.names, ensure_ascii=False),
         "templates": json.dumps(embeddings.templates, ensure_ascii=False),
         "fingerprint": embeddings.fingerprint,
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file({"vectors": embeddings.vectors.contiguous()}, temporary, metadata=metadata)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with written_whole(path) as partial:
+        save_file({"vectors": embeddings.vectors.contiguous()}, partial, metadata=metadata)
 
 
 def load_text_embeddings(path: str | Path, names: Sequence[str] | None = None) -> TextEmbeddings:

@@ -1,6 +1,5 @@
 """Weights of the original F-ViT (MMDetection's key format) in ours, and checkpoints of ours made of them."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from detectron2.modeling import build_model
 
 from ..encoders import load_exactly, to_open_clip_keys
 from ..structures import CheckpointError, WeightsMismatchError
+from ..training import write_atomically
 from .checkpoint import METADATA
 from .meta_arch import FViT
 
@@ -117,15 +117,8 @@ def write_detector(path: str | Path, model: FViT, cfg: CfgNode) -> None:
         model: an FViT that was built from a configuration.
         cfg: of the detector, kept in the file, so that it can be built from the file alone.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     content = {"model": model.state_dict(), METADATA: {**model.metadata, "config": cfg.dump()}}
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_atomically(Path(path), content)
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:

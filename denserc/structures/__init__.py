@@ -8,6 +8,7 @@ from .errors import (
     FingerprintMismatchError,
     WeightsMismatchError,
 )
+from .files import written_whole
 from .options import choose
 from .pixels import CLIP_PIXELS, IMAGENET_PIXELS, SIGLIP_PIXELS, PixelStatistics
 from .text import TextEmbeddings
@@ -28,4 +29,5 @@ __all__ = [
     "Vocabulary",
     "WeightsMismatchError",
     "choose",
+    "written_whole",
 ]

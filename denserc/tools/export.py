@@ -7,7 +7,6 @@ docs/EXPORT.md says what goes in and comes out. The program needs torch and torc
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ import yaml
 from ..data.text_embeddings import embed_names, save_text_embeddings
 from ..detection import load_detector
 from ..detection.export import export_detector
-from ..structures import BACKGROUND, Vocabulary
+from ..structures import BACKGROUND, Vocabulary, written_whole
 from .show_detections import listed
 
 
@@ -32,10 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     model = load_detector(args.detector, device=args.device)
     side = args.side or yaml.safe_load(model.metadata["config"])["INPUT"]["SIZE"]
     program = export_detector(model, side)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.output.with_name(f".partial.{args.output.name}")  # torch.export wants the suffix
-    torch.export.save(program, partial)
-    os.replace(partial, args.output)
+    with written_whole(args.output) as partial:
+        torch.export.save(program, partial)
     print(f"wrote {args.output}: image (3, {side}, {side}), size, text embeddings, exponents -> boxes, scores")
     if args.names:
         names = [*Vocabulary(listed(args.names)).names, BACKGROUND]

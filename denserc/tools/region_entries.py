@@ -9,6 +9,7 @@ from pycocotools import mask as mask_util
 from ..data.annotations import load_annotations
 from ..data.builtin import register_all
 from ..data.json_files import read_annotation_file
+from ..data.spread import Spread
 from ..structures import ConfigurationError, DataError, Vocabulary
 from .command_line import data_root
 
@@ -36,21 +37,7 @@ def entries_with_regions(data_set: str, images: str, annotations: str, number: i
         if data_set not in DatasetCatalog.list():
             raise ConfigurationError(f"No data set {data_set!r} is registered; known: {DatasetCatalog.list()}.")
         entries = DatasetCatalog.get(data_set)
-    number = min(number, len(entries)) if number else len(entries)
-    return _Spread(entries, [i * len(entries) // number for i in range(number)])
-
-
-class _Spread(Sequence):
-    """Some items of a sequence, read when asked for."""
-
-    def __init__(self, items: Sequence, indices: list[int]):
-        self._items, self._indices = items, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Mapping:
-        return self._items[self._indices[index]]
+    return Spread(entries, number)
 
 
 def segments_of(entry: Mapping) -> list[dict]:

@@ -24,6 +24,7 @@ from ..data.builtin import register_all
 from ..data.image_lists import folder_list
 from ..data.images import read_rgb
 from ..data.registration import dataset_vocabulary, register_from_yaml
+from ..data.spread import Spread
 from ..detection import FViT, load_detector
 from ..detection.augment import evaluation_augmentations
 from ..detection.options import Resampling
@@ -75,18 +76,12 @@ def from_data_set(given: str, number: int, *, novel_only: bool = False) -> tuple
         records = [r for r in records if any(a["category_id"] in labels for a in r["annotations"])]
     if not records:
         raise DataError(f"{name} has no image{' with a novel class' if novel_only else ''} to show.")
-    return [Shown(r["file_name"], r["annotations"]) for r in _spread(records, number)], vocabulary
+    return [Shown(r["file_name"], r["annotations"]) for r in Spread(records, number)], vocabulary
 
 
 def from_folder(folder: str, number: int) -> list[Shown]:
     """Evenly spread images of a folder; 0 for all."""
-    return [Shown(path) for path, _ in _spread(folder_list(folder), number)]
-
-
-def _spread(items: Sequence, number: int) -> list:
-    if number <= 0 or number >= len(items):
-        return list(items)
-    return [items[i * len(items) // number] for i in range(number)]
+    return [Shown(path) for path, _ in Spread(folder_list(folder), number)]
 
 
 def drawn_size(size: tuple[int, int], largest: int) -> tuple[int, int]:

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from ..structures import written_whole
 
 
 def kept(file: str | Path, settings: str, compute: Callable[[], dict]) -> dict:
@@ -28,8 +29,6 @@ def kept(file: str | Path, settings: str, compute: Callable[[], dict]) -> dict:
     start = time.monotonic()
     result = compute()
     result = {**result, "seconds": round(time.monotonic() - start, 1)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({"key": key, "result": result}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    with written_whole(file) as partial:
+        partial.write_text(json.dumps({"key": key, "result": result}, indent=2) + "\n", encoding="utf-8")
     return result

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from ...structures import DataError
 from ..images import read_rgb
+from ..spread import Spread
 from .finding import CheckedSet, Finding, Severity, found
 
 _LONG_JOB = 200
@@ -31,10 +32,9 @@ def check_pictures(checked: CheckedSet, sample: int = 0) -> list[Finding]:
         sample: how many, spread evenly over the set; 0 for all.
     """
     present = [image for image in checked.images if checked.path(image).is_file()]
-    number = min(sample, len(present)) if sample else len(present)
-    chosen = [present[i * len(present) // number] for i in range(number)]
+    chosen = Spread(present, sample)
     unreadable, rotated, other_size, of_content = [], [], [], defaultdict(list)
-    for image in tqdm(chosen, desc=f"read {checked.name}", disable=number < _LONG_JOB):
+    for image in tqdm(chosen, desc=f"read {checked.name}", disable=len(chosen) < _LONG_JOB):
         path = checked.path(image)
         try:
             size = read_rgb(path).shape[:2]
