@@ -1,6 +1,6 @@
 """One distillation step against the originals' way: seconds, peak memory, share of the machine's matrix-product peak.
 
-    python -m benchmarks.distillation_step --encoder EVA02-B-16 --sizes 512 1024 --precision bf16 --checkpointing
+    python -m benchmarks.distillation_step --encoder EVA02-B-16 --sizes 512 1024 --precision bf16 --checkpointing full
 
 Every measurement is a process of its own that builds the training as projects/Distillation/train_net.py does, with
 random weights and a drawn batch, and steps; the ways take turns, round by round. Memory: on a GPU what PyTorch
@@ -74,7 +74,7 @@ def trainer_of(options: argparse.Namespace, size: int, way: Way, device: torch.d
             + ["MODEL.CONSTRUCTION.NAME", options.construction, "DISTILL.FOLDERS", (folder,), "OUTPUT_DIR", folder]
             + ["DISTILL.STUDENT_SIZE", size, "DISTILL.FOUNDATION.NAME", options.foundation]
             + ["DISTILL.FOUNDATION.RANDOM_INIT", True, "DISTILL.PRECISION", options.precision]
-            + ["DISTILL.GRADIENT_CHECKPOINTING", options.checkpointing and way is Way.OURS]
+            + ["DISTILL.GRADIENT_CHECKPOINTING", options.checkpointing if way is Way.OURS else "none"]
             + ["DISTILL.CROP_SIZE", options.crop, "DISTILL.TEACHER.CROPS_PER_FORWARD", options.crops_per_forward]
             + ["SOLVER.IMS_PER_BATCH", options.images, "SOLVER.MAX_ITER", 1000, "DATALOADER.NUM_WORKERS", 0]
         )
@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--crops-per-forward", type=int, default=0, help="DISTILL.TEACHER.CROPS_PER_FORWARD")
     parser.add_argument("--images", type=int, default=1, help="images in one forward")
     parser.add_argument("--precision", default="fp32", help="DISTILL.PRECISION")
-    parser.add_argument("--checkpointing", action="store_true", help="DISTILL.GRADIENT_CHECKPOINTING, ours alone")
+    parser.add_argument("--checkpointing", default="selective", help="DISTILL.GRADIENT_CHECKPOINTING, ours alone")
     parser.add_argument("--compile", action="store_true", help="torch.compile the student, ours alone")
     parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
     parser.add_argument("--ways", nargs="+", default=[way.value for way in Way], help="ours, fused, explicit")

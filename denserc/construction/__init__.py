@@ -5,6 +5,7 @@ from .choices import CONSTRUCTIONS, Construction, GatePosition, Projection, Valu
 from .config import add_encoder_config, build_dense_model, construction_from_config
 from .dense import DenseEncoder
 from .gating import HeadSelectionGating
+from .gradient_checkpointing import GradientCheckpointing, checkpointing_that_fits, kept_bytes
 
 __all__ = [
     "CONSTRUCTIONS",
@@ -12,6 +13,7 @@ __all__ = [
     "DenseEncoder",
     "DenseModel",
     "GatePosition",
+    "GradientCheckpointing",
     "HeadSelectionGating",
     "Metadata",
     "Projection",
@@ -19,7 +21,9 @@ __all__ = [
     "ValueSource",
     "add_encoder_config",
     "build_dense_model",
+    "checkpointing_that_fits",
     "construction_from_config",
+    "kept_bytes",
     "load_checkpoint",
     "read_metadata",
     "save_checkpoint",

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ..encoders import ImageTower, TokenStream, attention, merge_heads
 from ..structures import ConfigurationError
 from .choices import Construction, GatePosition, Projection, ValueModule, ValueSource
 from .gating import HeadSelectionGating
+from .gradient_checkpointing import GradientCheckpointing, run_block
 
 
 class DenseEncoder(nn.Module):
@@ -28,7 +28,7 @@ class DenseEncoder(nn.Module):
 
     Attributes:
         gates: the HSG module, or None.
-        gradient_checkpointing: recompute each block in the backward pass instead of storing it.
+        gradient_checkpointing: what the blocks compute again in the backward pass of a training.
     """
 
     def __init__(self, tower: ImageTower, construction: Construction):
@@ -45,7 +45,7 @@ class DenseEncoder(nn.Module):
             self.gates = HeadSelectionGating(
                 width=tower.width, num_heads=tower.num_heads, num_gates=construction.num_gates
             )
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing = GradientCheckpointing.NONE
 
     @property
     def patch_size(self) -> int:
@@ -138,9 +138,8 @@ class DenseEncoder(nn.Module):
         return features, [maps[index] for index in blocks], context
 
     def _whole_block(self, index: int, stream: TokenStream):
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(self.tower.block, index, stream, use_reentrant=False)
-        return self.tower.block(index, stream)
+        kind = self.gradient_checkpointing if self.training else GradientCheckpointing.NONE
+        return run_block(self.tower.block, kind, index, stream)
 
     def _finish(self, stream: TokenStream, features: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The last block, of which only what the construction needs is computed, and the head; context features."""

@@ -9,13 +9,13 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..construction import DenseModel
+from ..construction import DenseEncoder, DenseModel, GradientCheckpointing, checkpointing_that_fits, kept_bytes
 from ..data.proposals import ProposalLimits, read_proposals
 from ..data.squares import Resampling
 from ..encoders import PositionResize, build_clip, build_foundation_model
 from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, choose
-from ..training import Precision, RateScaling, arithmetic, build_average, join_processes, scaled_rate
+from ..training import Precision, RateScaling, arithmetic, build_average, free_bytes, join_processes, scaled_rate
 from .crops import CropResize, CropTransform
 from .data import DistillationDataset, UnreadableMonitor, build_loader
 from .distiller import Distiller, foundation_input_size
@@ -57,7 +57,6 @@ def build_trainer(
     teacher = build_teacher(cfg, model)
     foundation = build_foundation(cfg)
     set_trainable(model.encoder, choose(Trainable, settings.TRAINABLE, "DISTILL.TRAINABLE"))
-    model.encoder.gradient_checkpointing = settings.GRADIENT_CHECKPOINTING
     precision = choose(Precision, settings.PRECISION, "DISTILL.PRECISION")
     autocast, scaler = arithmetic(precision, device, "DISTILL.PRECISION")
     distiller = Distiller(
@@ -97,6 +96,7 @@ def build_trainer(
     )
     steps = cfg.SOLVER.MAX_ITER
     schedule = functools.partial(learning_rate, base=rate, warmup=cfg.SOLVER.WARMUP_ITERS, total=steps)
+    model.encoder.gradient_checkpointing = build_checkpointing(cfg, model.encoder, device, autocast, images=share)
     trained = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
     logger.info(
         f"{len(dataset)} images, {steps} steps of {cfg.SOLVER.IMS_PER_BATCH} = "
@@ -120,6 +120,31 @@ def build_trainer(
         exported=choose(ExportedWeights, settings.EMA.EXPORT, "DISTILL.EMA.EXPORT"),
         failures=cfg.OUTPUT_DIR,
     )
+
+
+def build_checkpointing(
+    cfg: CfgNode, student: DenseEncoder, device: torch.device, autocast: torch.dtype | None, *, images: int
+) -> GradientCheckpointing:
+    """DISTILL.GRADIENT_CHECKPOINTING; for "auto" by the memory at hand beside gradients, optimiser and average.
+
+    Args:
+        student: on the device, its parameters set to learn or not.
+        images: in one forward of one process.
+    """
+    key = "DISTILL.GRADIENT_CHECKPOINTING"
+    chosen = choose(GradientCheckpointing, str(cfg.DISTILL.GRADIENT_CHECKPOINTING), key)
+    free = free_bytes(device)
+    if chosen is not GradientCheckpointing.AUTO or free is None:
+        return GradientCheckpointing.NONE if chosen is GradientCheckpointing.AUTO else chosen
+    copies = 3 + (cfg.DISTILL.EMA.DECAY > 0)  # gradient, two moments, average
+    free -= copies * sum(p.nbytes for p in student.parameters() if p.requires_grad)
+    kept = kept_bytes(student, images * (cfg.DISTILL.STUDENT_SIZE // student.patch_size) ** 2, autocast)
+    chosen = checkpointing_that_fits(kept, free)
+    logger.info(
+        f"{key}: {chosen.value}, as a forward would keep {kept / 2**30:.1f} GiB without it and {free / 2**30:.1f} GiB "
+        f"are at hand."
+    )
+    return chosen
 
 
 def build_rate(cfg: CfgNode) -> float:

@@ -92,8 +92,10 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL.EPS = 1e-6
     # Batches whose gradients are added up for one step; SOLVER.IMS_PER_BATCH is divided among them.
     cfg.DISTILL.ACCUMULATE = 1
-    # Recompute the student's blocks in the backward pass: less memory, more time.
-    cfg.DISTILL.GRADIENT_CHECKPOINTING = False
+    # What the student's blocks compute again in the backward pass, to keep less: "none"; "selective" (norms,
+    # activations: half the memory, a few percent of the time); "full" (all: a tenth of it, one more forward); "auto",
+    # the first that fits into the memory at hand. None of them changes a bit of the result.
+    cfg.DISTILL.GRADIENT_CHECKPOINTING = "auto"
     # "fp32"; or "bf16" or "fp16" (CUDA alone, with gradient scaling) for autocast in the three towers. The weights
     # and losses are always float32. A step whose fp16 gradient overflows is skipped, counted and logged.
     cfg.DISTILL.PRECISION = "fp32"

@@ -126,15 +126,16 @@ class Distiller(nn.Module):
         Returns:
             "loss_semantics" and "loss_coherence", those that are switched on; their sum is the total loss.
         """
+        # The frozen models first: what they need in passing is free again before the student keeps its activations.
+        taught = self.teach(batch.crops) if self.semantics_weight > 0 else None
+        target = self.observe(batch.foundation_images) if self.foundation is not None else None  # (B, C, h, w)
         with self._autocast(batch.images.device):
             dense, correlated = self.view(batch.images)
         losses = {}
-        if self.semantics_weight > 0:
+        if taught is not None:
             regions = pool_regions(dense, batch.boxes, self.pooled_map)  # (R, E)
-            loss = semantics_loss(regions, self.teach(batch.crops), normalizer)
-            losses["loss_semantics"] = self.semantics_weight * loss
-        if self.foundation is not None:
-            target = self.observe(batch.foundation_images)  # (B, C, h, w)
+            losses["loss_semantics"] = self.semantics_weight * semantics_loss(regions, taught, normalizer)
+        if target is not None:
             if target.shape[-2:] != dense.shape[-2:]:
                 raise ConfigurationError(
                     f"The token grids differ: student {tuple(dense.shape[-2:])}, foundation model "

@@ -1,7 +1,7 @@
 """What both trainings share: the step, device, arithmetic, average, rate, processes, progress bar, files."""
 
 from .average import build_average
-from .device import resolve_device
+from .device import free_bytes, resolve_device
 from .files import weights_digest, write_atomically
 from .kept import kept
 from .precision import Precision, arithmetic
@@ -18,6 +18,7 @@ __all__ = [
     "any_process",
     "arithmetic",
     "build_average",
+    "free_bytes",
     "join_processes",
     "kept",
     "resolve_device",

@@ -170,17 +170,6 @@ def test_block_indices_out_of_order_or_range_are_refused(miniature):
             encoder.forward_with_maps(torch.zeros(1, 3, 64, 64), wrong)
 
 
-def test_gradient_checkpointing_changes_nothing(miniature):
-    encoder = DenseEncoder(miniature.image, Construction()).train()
-    images, gradients = torch.randn(1, 3, 64, 64), []
-    for encoder.gradient_checkpointing in (False, True):
-        encoder.zero_grad()
-        encoder(images).square().mean().backward()
-        gradients.append({n: p.grad.clone() for n, p in encoder.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    assert all(torch.equal(gradients[0][n], gradients[1][n]) for n in gradients[0])
-
-
 def test_more_blocks_than_the_tower_has_are_refused(miniature):
     with pytest.raises(ConfigurationError, match="7 blocks"):
         DenseEncoder(miniature.image, Construction(num_blocks=7))

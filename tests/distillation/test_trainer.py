@@ -225,13 +225,15 @@ def test_gradient_that_is_not_finite_stops_too(make_trainer):
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-@pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (2, 0.01)])
-def test_checkpointing_changes_nothing(make_trainer, accumulate, clip):
+@pytest.mark.parametrize(("kind", "accumulate", "clip"), [("full", 1, None), ("selective", 2, 0.01)])
+def test_checkpointing_changes_nothing(make_trainer, kind, accumulate, clip):
     changes = ["DISTILL.ACCUMULATE", accumulate]
     if clip:
         changes += ["SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm"]
         changes += ["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", clip]
-    plain, checkpointed = make_trainer(*changes), make_trainer(*changes, "DISTILL.GRADIENT_CHECKPOINTING", True)
+    key = "DISTILL.GRADIENT_CHECKPOINTING"
+    plain, checkpointed = make_trainer(*changes, key, "none"), make_trainer(*changes, key, kind)
+    assert checkpointed.distiller.student.gradient_checkpointing.value == kind
     for trainer in (plain, checkpointed):
         trainer.run_step()
     one, two = weights(plain), weights(checkpointed)
