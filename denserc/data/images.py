@@ -20,7 +20,8 @@ def read_rgb(path: str | Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            ImageOps.exif_transpose(image, in_place=True)  # otherwise it copies every image
+            return np.array(_to_rgb(image))
     except FileNotFoundError as error:
         raise DataError(f"The image {path} does not exist.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -34,4 +35,4 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         canvas = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(canvas, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

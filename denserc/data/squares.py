@@ -28,8 +28,11 @@ def resize(
     """
     if resampling is Resampling.PILLOW:
         picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-        return np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC), dtype=np.uint8)
-    return _interpolate(np.require(image, np.uint8, ["C", "W"])[None], size)[0]
+        # Columns, then rows, in two calls: Pillow 13 resizes the rows first where much height is lost, to other pixels
+        # (it rounds in between); the originals' Pillow never did. One call is these two passes too.
+        columns = picture.resize((size[1], picture.height), Image.Resampling.BICUBIC)
+        return np.asarray(columns.resize(size[::-1], Image.Resampling.BICUBIC), dtype=np.uint8)
+    return _interpolate(torch.from_numpy(np.require(image, np.uint8, ["C", "W"]))[None], size)[0]
 
 
 def resize_all(images: Sequence[np.ndarray], size: tuple[int, int], resampling: Resampling) -> np.ndarray:
@@ -43,14 +46,17 @@ def resize_all(images: Sequence[np.ndarray], size: tuple[int, int], resampling: 
     for index, image in enumerate(images):
         alike.setdefault(image.shape, []).append(index)
     for indices in alike.values():
-        resized[indices] = _interpolate(np.stack([images[index] for index in indices]), size)
+        resized[indices] = _interpolate(torch.from_numpy(np.stack([images[index] for index in indices])), size)
     return resized
 
 
-def _interpolate(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(K, h, w, 3) uint8 -> (K, *size, 3). Channels last is the layout that the kernel reads without repacking."""
-    planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    resized = F.interpolate(planes, size=tuple(size), mode="bicubic", antialias=True)
+def _interpolate(pixels: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+    """(K, h, w, 3) uint8 -> (K, *size, 3), both row by row.
+
+    Channels last is the layout that the kernel reads without repacking, and it writes what it reads; it tells the
+    layout by the strides, so one image must have a batch's (NumPy's `[None]` gives a stride of 0).
+    """
+    resized = F.interpolate(pixels.permute(0, 3, 1, 2), size=tuple(size), mode="bicubic", antialias=True)
     return resized.permute(0, 2, 3, 1).numpy()
 
 

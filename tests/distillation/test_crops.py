@@ -63,10 +63,11 @@ def test_the_fast_resampling_shows_the_same_views(recordings, crop):
         assert difference.max() <= 2 and (difference > 0).float().mean() < 0.1
 
 
-def test_views_keep_the_rows_of_the_image_in_memory(recordings):
+@pytest.mark.parametrize("resampling", Resampling)
+def test_views_keep_the_rows_of_the_image_in_memory(recordings, resampling):
     image = recordings("clipself_preprocess")["image_u8"]
     boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.2, 0.1, 0.7, 0.9]])
-    square, crops = padded_square(image, 64), CropTransform(size=32)(image, boxes)
+    square, crops = padded_square(image, 64, resampling), CropTransform(size=32, resampling=resampling)(image, boxes)
     batch = DistillationBatch.collate([DistillationSample(square, None, crops, boxes, (1.0, 1.0))] * 2)
     for views in (batch.images, batch.crops):
         assert views.is_contiguous(memory_format=torch.channels_last)
