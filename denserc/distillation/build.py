@@ -15,7 +15,16 @@ from ..data.squares import Resampling
 from ..encoders import PositionResize, build_clip, build_foundation_model
 from ..encoders.contract import FoundationModel, ImageTower
 from ..structures import ConfigurationError, choose
-from ..training import Precision, RateScaling, arithmetic, build_average, free_bytes, join_processes, scaled_rate
+from ..training import (
+    Precision,
+    RateScaling,
+    Sharding,
+    arithmetic,
+    build_average,
+    free_bytes,
+    join_processes,
+    scaled_rate,
+)
 from .crops import CropResize, CropTransform
 from .data import DistillationDataset, UnreadableMonitor, build_loader
 from .distiller import Distiller, foundation_input_size
@@ -93,6 +102,7 @@ def build_trainer(
         betas=tuple(settings.BETAS),
         eps=settings.EPS,
         gate_rate=settings.GATE_RATE,
+        sharding=choose(Sharding, settings.SHARDING, "DISTILL.SHARDING"),
     )
     steps = cfg.SOLVER.MAX_ITER
     schedule = functools.partial(learning_rate, base=rate, warmup=cfg.SOLVER.WARMUP_ITERS, total=steps)

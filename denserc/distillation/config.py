@@ -92,6 +92,9 @@ def add_distillation_config(cfg: CfgNode) -> None:
     cfg.DISTILL.EPS = 1e-6
     # Batches whose gradients are added up for one step; SOLVER.IMS_PER_BATCH is divided among them.
     cfg.DISTILL.ACCUMULATE = 1
+    # What several processes share of the optimiser: "none", or "zero1", each keeping AdamW's moments of its part of
+    # the weights alone. Steps, resume state and product are the same; a single process has nothing to share.
+    cfg.DISTILL.SHARDING = "none"
     # What the student's blocks compute again in the backward pass, to keep less: "none"; "selective" (norms,
     # activations: half the memory, a few percent of the time); "full" (all: a tenth of it, one more forward); "auto",
     # the first that fits into the memory at hand. None of them changes a bit of the result.

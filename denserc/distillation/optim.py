@@ -9,6 +9,7 @@ from torch import nn
 
 from ..construction import DenseEncoder
 from ..structures import ConfigurationError
+from ..training import Sharding, build_sharded
 
 
 class Trainable(Enum):
@@ -57,11 +58,13 @@ def build_optimizer(
     betas: tuple[float, float],
     eps: float,
     gate_rate: float = 1.0,
-) -> torch.optim.AdamW:
+    sharding: Sharding = Sharding.NONE,
+) -> torch.optim.Optimizer:
     """AdamW, fused where PyTorch has it; vectors and scalars (norms, biases, the temperature) do not decay.
 
     Every group has a "rate_factor", by which a schedule multiplies its learning rate: `gate_rate` for the gates (they
-    start at zero and short trainings hardly move them), 1 for the rest.
+    start at zero and short trainings hardly move them), 1 for the rest. `sharding` changes where the moments are kept,
+    and nothing else.
     """
     if gate_rate <= 0:
         raise ConfigurationError(f"DISTILL.GATE_RATE is a multiple of the tower's rate, above 0; got {gate_rate}.")
@@ -74,7 +77,8 @@ def build_optimizer(
         {"params": gates, "weight_decay": weight_decay, "rate_factor": gate_rate},
     ]
     fused = all(p.device.type in _FUSED_DEVICES for _, p in named)
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps, fused=fused)
+    groups = [g for g in groups if g["params"]]
+    return build_sharded(torch.optim.AdamW, groups, sharding, lr=lr, betas=betas, eps=eps, fused=fused)
 
 
 def learning_rate(step: int, *, base: float, warmup: int, total: int) -> float:

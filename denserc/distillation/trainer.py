@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..construction import DenseEncoder
 from ..structures import CheckpointError
-from ..training import StepTrainer, weights_digest
+from ..training import StepTrainer, load_whole_state, weights_digest, whole_state
 from .batch import DistillationBatch
 from .data import UnreadableMonitor
 from .distiller import Distiller
@@ -97,11 +97,11 @@ class DistillationTrainer(StepTrainer):
 
     def save(self, folder: str, keep: int) -> None:
         """Writes the resume state after the step in progress; all processes must call it."""
-        generators = comm.gather(rng_state())
+        generators, optimizer = comm.gather(rng_state()), whole_state(self.optimizer)
         if comm.is_main_process():
             content = {
                 "student": self.distiller.student.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": optimizer,
                 "scaler": self.scaler.state_dict(),  # empty without scaling
                 "skipped_steps": self.skipped_steps,
                 "average": None if self.average is None else self.average.state_dict(),
@@ -135,7 +135,7 @@ class DistillationTrainer(StepTrainer):
             )
         try:
             self.distiller.student.load_state_dict(content["student"])
-            self.optimizer.load_state_dict(content["optimizer"])
+            load_whole_state(self.optimizer, content["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(content["average"])
         except (RuntimeError, ValueError) as error:

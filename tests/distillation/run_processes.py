@@ -1,5 +1,7 @@
 """Gloo processes that train together, forked after the imports: WORLD PORT CONFIG [RANK] (see test_processes.py).
 
+Each CONFIG of several, joined by commas, is a training of its own; one whose folder has a state is resumed.
+
 The loss of process RANK, if given, is not a number from the second step on.
 """
 
@@ -19,7 +21,7 @@ from denserc.distillation.engine import run
 from denserc.structures import DataError
 
 
-def train(rank: int, world: int, port: str, config: str, broken: int | None) -> None:
+def train(rank: int, world: int, port: str, configs: str, broken: int | None) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     comm.create_local_process_group(world)
@@ -31,14 +33,15 @@ def train(rank: int, world: int, port: str, config: str, broken: int | None) -> 
             return real(*arguments) * (math.nan if len(calls) > 1 else 1)
 
         distiller.semantics_loss = semantics_loss
-    cfg = get_cfg()
-    add_encoder_config(cfg)
-    add_distillation_config(cfg)
-    cfg.merge_from_file(config)
-    try:
-        run(cfg)
-    except (FloatingPointError, DataError) as error:
-        print(f"STOPPED {rank}: {error}", flush=True)
+    for config in configs.split(","):
+        cfg = get_cfg()
+        add_encoder_config(cfg)
+        add_distillation_config(cfg)
+        cfg.merge_from_file(config)
+        try:
+            run(cfg, resume=True)
+        except (FloatingPointError, DataError) as error:
+            print(f"STOPPED {rank}: {error}", flush=True)
 
 
 if __name__ == "__main__":
