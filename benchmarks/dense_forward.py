@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "time over ours",
         "largest difference, relative",
     ]
-    report["table"] = tabulate(lines, headers, tablefmt="github", floatfmt=".2f")
+    report["table"] = tabulate(lines, headers, tablefmt="github", floatfmt=".2f", disable_numparse=[4])
     print(f"{options.encoder} at {options.size}, {options.construction}, {report['machine']}")
     print(report["table"])
     print(f"{giga:.1f} G multiply-accumulates, {report['share_of_peak']:.0%} of the measured matrix-product peak")
