@@ -86,3 +86,15 @@ def miniature() -> Clip:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_clip("DenseRC-Miniature", random_init=True)
+
+
+@pytest.fixture
+def forget_registered():
+    """Leaves Detectron2's catalogs as they were."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

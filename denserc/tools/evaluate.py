@@ -15,15 +15,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
 
-from ..data.builtin import register_all
-from ..data.registration import register_from_yaml
 from ..evaluation import LvisProtocol, build_evaluator, recall_evaluator
 from ..evaluation.detection_report import finite_or_null
 from ..structures import ConfigurationError
-from .command_line import data_root
+from .named_sets import registered_names, registered_set
 
 
 def evaluate(
@@ -34,9 +31,10 @@ def evaluate(
     output_dir: str | Path | None = None,
     lvis_protocols: Sequence[LvisProtocol | str] = (LvisProtocol.STANDARD,),
 ) -> dict[str, dict[str, float]]:
-    """Score saved detections and saved proposals of a registered set.
+    """Score saved detections and saved proposals of a set.
 
     Args:
+        data_set: a registered name or a YAML description.
         predictions: a list in COCO's results format (coco_instances_results.json of an evaluation).
         proposals: a file that TEST.PROPOSALS.FILE named; at least one of the two is needed.
         output_dir: for tables and results; nothing is written when None.
@@ -51,12 +49,7 @@ def evaluate(
     """
     if predictions is None and proposals is None:
         raise ConfigurationError("Give --predictions, --proposals or both: there is nothing to evaluate.")
-    if data_set not in DatasetCatalog.list():
-        raise ConfigurationError(
-            f"No data set {data_set!r} is registered; registered are {sorted(DatasetCatalog.list())}. One's own data "
-            "comes with --register FILE.yaml."
-        )
-    evaluator = build_evaluator(data_set, output_dir, lvis_protocols=lvis_protocols, distributed=False)
+    evaluator = build_evaluator(registered_set(data_set), output_dir, lvis_protocols=lvis_protocols, distributed=False)
     results = {}
     if predictions is not None:
         results.update(evaluator.evaluate_file(predictions))
@@ -68,7 +61,7 @@ def evaluate(
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-set", required=True, help="a registered data set")
+    parser.add_argument("--data-set", required=True, help="a registered set, or a YAML description of one's own")
     parser.add_argument("--predictions", help="detections in COCO's results format, plain or .gz")
     parser.add_argument("--proposals", help="proposals in COCO's results format, plain or .gz")
     parser.add_argument("--register", nargs="*", default=[], metavar="YAML", help="descriptions of one's own data sets")
@@ -78,9 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     # The tables are what the evaluators log.
     setup_logger(name="denserc").setLevel(logging.WARNING if args.json else logging.INFO)
-    register_all(data_root())
-    for description in args.register:
-        register_from_yaml(description)
+    registered_names(args.register)
     results = evaluate(
         args.data_set,
         predictions=args.predictions,

@@ -7,18 +7,17 @@ from detectron2.data import DatasetCatalog
 from pycocotools import mask as mask_util
 
 from ..data.annotations import load_annotations
-from ..data.builtin import register_all
 from ..data.json_files import read_annotation_file
 from ..data.spread import Spread
 from ..structures import ConfigurationError, DataError, Vocabulary
-from .command_line import data_root
+from .named_sets import registered_set
 
 
 def entries_with_regions(data_set: str, images: str, annotations: str, number: int) -> Sequence[Mapping]:
     """Panoptic entries or detection records, evenly spread over their set.
 
     Args:
-        data_set: a registered set, unless `images` is given.
+        data_set: a registered set or a YAML description, unless `images` is given.
         images, annotations: a folder, and the COCO-format file for it; or both "".
         number: how many; 0 for all.
 
@@ -33,10 +32,7 @@ def entries_with_regions(data_set: str, images: str, annotations: str, number: i
         names = Vocabulary([c["name"] for c in sorted(categories, key=lambda c: c["id"])])
         entries = load_annotations(annotations, images, names).records
     else:
-        register_all(data_root())
-        if data_set not in DatasetCatalog.list():
-            raise ConfigurationError(f"No data set {data_set!r} is registered; known: {DatasetCatalog.list()}.")
-        entries = DatasetCatalog.get(data_set)
+        entries = DatasetCatalog.get(registered_set(data_set))
     return Spread(entries, number)
 
 

@@ -20,10 +20,9 @@ from detectron2.data import DatasetCatalog, detection_utils
 from detectron2.data import transforms as T
 from PIL import Image
 
-from ..data.builtin import register_all
 from ..data.image_lists import folder_list
 from ..data.images import read_rgb
-from ..data.registration import dataset_vocabulary, register_from_yaml
+from ..data.registration import dataset_vocabulary
 from ..data.spread import Spread
 from ..detection import FViT, load_detector
 from ..detection.augment import evaluation_augmentations
@@ -41,7 +40,7 @@ from ..visualization import (
     true_objects,
     write_report,
 )
-from .command_line import data_root
+from .named_sets import registered_set
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,14 @@ def from_data_set(given: str, number: int, *, novel_only: bool = False) -> tuple
     """Evenly spread images of a set, with its vocabulary.
 
     Args:
-        given: a registered name, or a YAML description, of which the last set is taken ("val" where it has one).
+        given: see `registered_set`.
         number: how many; 0 for all.
         novel_only: only images that hold an object of a novel class.
 
     Raises:
         DataError: the set is unknown, its files are absent, or no image is left.
     """
-    name = register_from_yaml(given)[-1] if Path(given).suffix in (".yaml", ".yml") else given
+    name = registered_set(given)
     vocabulary = dataset_vocabulary(name)
     labels = {i for i, one in enumerate(vocabulary.names) if one in vocabulary.novel}
     records = DatasetCatalog.get(name)
@@ -225,7 +224,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--masks", action="store_true", help="draw masks too")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     args = parser.parse_args(arguments)
-    register_all(data_root())
     names = Vocabulary(listed(args.names), listed(args.novel)) if args.names else None
     if args.data_set:
         pictures, vocabulary = from_data_set(args.data_set, args.number, novel_only=args.novel_only)

@@ -97,15 +97,3 @@ def base() -> tuple[str, ...]:
 @pytest.fixture
 def novel() -> tuple[str, ...]:
     return NOVEL
-
-
-@pytest.fixture
-def forget_registered():
-    """Leaves Detectron2's catalogs as they were."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)

@@ -5,21 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from denserc.data.text_embeddings import save_text_embeddings
 from denserc.structures import TextEmbeddings
 from denserc.tools.doctor import main
 
-
-@pytest.fixture(autouse=True)
-def forget_registered():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("forget_registered")
 
 
 def content(first):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from denserc.data.prompts import PLAIN_TEMPLATES
 from denserc.data.text_embeddings import embed_names, load_text_embeddings
@@ -13,13 +12,8 @@ MINIATURE = ["--encoder", "DenseRC-Miniature", "--templates", "plain"]
 
 
 @pytest.fixture(autouse=True)
-def forget_registered(tmp_path, monkeypatch):
+def no_real_sets(tmp_path, monkeypatch, forget_registered):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def as_arrays(detection):
 def test_mistakes_are_said(described, tmp_path):
     with pytest.raises(ConfigurationError, match="nothing to evaluate"):
         evaluate("shapes_val")
-    with pytest.raises(ConfigurationError, match="--register"):
+    with pytest.raises(ConfigurationError, match="nearest"):
         evaluate("nowhere", predictions="x.json")
     with pytest.raises(DataError, match="do not exist"):
         main(["--data-set", "shapes_val", "--register", str(described[0]), "--predictions", str(tmp_path / "x.json")])

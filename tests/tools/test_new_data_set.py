@@ -3,20 +3,13 @@
 import json
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from denserc.data import dataset_vocabulary, register_from_yaml
 from denserc.structures import Vocabulary
 from denserc.tools.new_data_set import main
 
-
-@pytest.fixture(autouse=True)
-def forget_registered():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("forget_registered")
 
 
 @pytest.fixture

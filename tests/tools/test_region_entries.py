@@ -33,6 +33,6 @@ def test_images_are_spread_evenly_over_their_set(tmp_path):
     assert len(entries_with_regions("", str(tmp_path), str(file), 99)) == 10
 
 
-def test_an_unknown_set_lists_the_known_ones():
+def test_an_unknown_set_names_the_nearest():
     with pytest.raises(ConfigurationError, match="coco_2017_panoptic_val_regions"):
-        entries_with_regions("nowhere", "", "", 1)
+        entries_with_regions("coco_2017_panoptic_val", "", "", 1)
