@@ -60,13 +60,18 @@ def _interpolate(pixels: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     return resized.permute(0, 2, 3, 1).numpy()
 
 
+def fitted(sizes: torch.Tensor, side: int) -> torch.Tensor:
+    """Sizes (..., 2) with the longest side at `side`, the aspect kept to the pixel, no side below one: int64."""
+    scale = side / sizes.double().amax(dim=-1, keepdim=True)
+    return (sizes * scale).round().long().clamp(1, side)
+
+
 def resize_longest(
     image: Image.Image | np.ndarray, side: int, resampling: Resampling = Resampling.PILLOW
 ) -> np.ndarray:
     """Longest side -> `side`, the aspect kept to the pixel, no side below one pixel: (h, w, 3) uint8."""
     given = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
-    scale = side / max(given)
-    size = tuple(min(side, max(1, round(length * scale))) for length in given)
+    size = tuple(fitted(torch.tensor(given), side).tolist())
     return np.asarray(image, dtype=np.uint8) if size == tuple(given) else resize(image, size, resampling)
 
 

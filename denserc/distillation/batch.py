@@ -82,6 +82,10 @@ class DistillationBatch:
         """The batch on another device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def views_on(self, device: torch.device) -> "DistillationBatch":
+        """The same as `to`: the views are made already. See `RawBatch`."""
+        return self.to(device)
+
     def pin_memory(self) -> "DistillationBatch":
         """The batch in page-locked memory; DataLoader calls it."""
         return self._map(torch.Tensor.pin_memory)

@@ -35,6 +35,7 @@ from .proposals import ProposalRegions, WithoutProposals
 from .regions import GridRegions, GridRule, ImageRecord, RegionSource
 from .sources import collect_images
 from .trainer import DistillationTrainer
+from .views import ViewPlace
 
 logger = logging.getLogger(__name__)
 
@@ -241,6 +242,7 @@ def build_dataset(
         foundation_size=size if foundation is not None else None,
         seed=seed,
         resampling=resampling,
+        views=choose(ViewPlace, settings.VIEWS, "DISTILL.VIEWS"),
     )
 
 

@@ -28,6 +28,9 @@ def add_distillation_config(cfg: CfgNode) -> None:
     # Whose bicubic, antialiased resizing: "pillow" (the originals' pixels), or "torchvision_uint8", much faster:
     # 0.4% of the values differ by 1 of 255, 4 of a million by 2 (docs/SPEED.md).
     cfg.DISTILL.RESAMPLING = "pillow"
+    # Where views are made: "loader", by its worker processes; or "device", on MODEL.DEVICE from one upload of the image
+    # as it was read, to Pillow's pixels. On a GPU that leaves reading alone to the workers (docs/SPEED.md).
+    cfg.DISTILL.VIEWS = "loader"
     # A region grows by this factor about its centre before it is cut for the teacher.
     cfg.DISTILL.CROP_SCALE = 1.0
 

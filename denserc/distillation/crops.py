@@ -78,17 +78,19 @@ class CropTransform:
 
     def __call__(self, pixels: np.ndarray, boxes: torch.Tensor) -> torch.Tensor:
         """Boxes (K, 4) in 0..1 of the image -> (K, 3, size, size) uint8."""
-        cut = [self._cut(pixels, box) for box in enlarge(boxes, self.scale).tolist()]
+        windows = self.windows(pixels.shape[:2], boxes).tolist()
+        cut = [pixels[y1:y2, x1:x2] for x1, y1, x2, y2 in windows]
         if self.resize is CropResize.SQUARE:
             crops = resize_all(cut, (self.size, self.size), self.resampling)
         else:
             crops = np.stack([centred_square(crop, self.size, self.resampling) for crop in cut])
         return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
-    @staticmethod
-    def _cut(pixels: np.ndarray, box: list[float]) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        x1, y1, x2, y2 = (round(v * side) for v, side in zip(box, (width, height, width, height), strict=True))
+    def windows(self, size: tuple[int, int], boxes: torch.Tensor) -> torch.Tensor:
+        """What is cut out of an image of this size (h, w): (K, 4) int64, in pixels, each at least one wide and high."""
+        image = torch.tensor([size[1], size[0]])
+        corners = (enlarge(boxes, self.scale).double() * image.repeat(2)).round().long()
         # A region below one pixel still shows the pixel that it lies in.
-        x1, y1 = min(x1, width - 1), min(y1, height - 1)
-        return pixels[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
+        corners = torch.minimum(corners, image.repeat(2)).clamp(min=0)
+        first = torch.minimum(corners[:, :2], image - 1)
+        return torch.cat([first, torch.maximum(corners[:, 2:], first + 1)], dim=1)

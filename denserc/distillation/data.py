@@ -21,6 +21,7 @@ from ..structures import ConfigurationError, DataError
 from .batch import DistillationBatch, DistillationSample
 from .crops import CropTransform, content_extent, padded_square, to_padded_square
 from .regions import ImageRecord, RegionSource
+from .views import RawBatch, RawSample, ViewPlace, ViewSizes
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class DrawSampler(Sampler[Draw]):
             number += self.world_size
 
 
-class DistillationDataset(Dataset[DistillationSample]):
+class DistillationDataset(Dataset[DistillationSample | RawSample]):
     """Images with random regions.
 
     An unreadable image is passed over for the next of the list and named in the sample, so that
@@ -79,6 +80,7 @@ class DistillationDataset(Dataset[DistillationSample]):
         foundation_size: side of the foundation model's square, or None for no such view.
         seed: of the regions.
         resampling: whose resizing of the two squares; the crops have their own.
+        views: whether samples have views, or (on the device, by Pillow's rule) what to make them of.
     """
 
     def __init__(
@@ -91,9 +93,15 @@ class DistillationDataset(Dataset[DistillationSample]):
         foundation_size: int | None,
         seed: int = 0,
         resampling: Resampling = Resampling.PILLOW,
+        views: ViewPlace = ViewPlace.LOADER,
     ):
         if not records:
             raise DataError("A distillation data set needs at least one image.")
+        if views is ViewPlace.DEVICE and {resampling, crops.resampling} != {Resampling.PILLOW}:
+            raise ConfigurationError(
+                f"DISTILL.VIEWS device makes Pillow's pixels; DISTILL.RESAMPLING must stay "
+                f"'{Resampling.PILLOW.value}' with it, got '{resampling.value}'."
+            )
         self.records = list(records)
         self.regions = regions
         self.crops = crops
@@ -101,11 +109,12 @@ class DistillationDataset(Dataset[DistillationSample]):
         self.foundation_size = foundation_size
         self.seed = seed
         self.resampling = resampling
+        self.views = views
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, draw: Draw) -> DistillationSample:
+    def __getitem__(self, draw: Draw) -> DistillationSample | RawSample:
         rng = random.Random(f"regions/{self.seed}/{draw.number}")
         unreadable = []
         for step in range(len(self)):
@@ -117,21 +126,22 @@ class DistillationDataset(Dataset[DistillationSample]):
                 continue
             boxes = self.regions.sample(replace(record, size=pixels.shape[:2]), rng)
             extent = content_extent(pixels)
+            common = {"boxes": to_padded_square(boxes, extent), "extent": extent}
+            common |= {"unreadable": tuple(unreadable), "path": record.path}
+            if self.views is ViewPlace.DEVICE:
+                windows = self.crops.windows(pixels.shape[:2], boxes)
+                return RawSample(torch.from_numpy(pixels), windows, self._sizes, **common)
             student = padded_square(pixels, self.student_size, self.resampling)
             foundation = None
             if self.foundation_size is not None:
                 same = self.foundation_size == self.student_size
                 foundation = student if same else padded_square(pixels, self.foundation_size, self.resampling)
-            return DistillationSample(
-                image=student,
-                foundation_image=foundation,
-                crops=self.crops(pixels, boxes),
-                boxes=to_padded_square(boxes, extent),
-                extent=extent,
-                unreadable=tuple(unreadable),
-                path=record.path,
-            )
+            return DistillationSample(student, foundation, self.crops(pixels, boxes), **common)
         raise DataError(f"None of the {len(self)} images can be read; the first: {unreadable[0][1]}")
+
+    @property
+    def _sizes(self) -> ViewSizes:
+        return ViewSizes(self.student_size, self.foundation_size, self.crops.size, self.crops.resize)
 
 
 class UnreadableMonitor:
@@ -186,14 +196,14 @@ def build_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """An endless loader of `DistillationBatch`; the other arguments are those of `DrawSampler`."""
+    """An endless loader of `DistillationBatch` or `RawBatch`; the other arguments are those of `DrawSampler`."""
     sampler = DrawSampler(size=len(dataset), seed=seed, start=start, rank=rank, world_size=world_size)
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
-        collate_fn=DistillationBatch.collate,
+        collate_fn=RawBatch.collate if dataset.views is ViewPlace.DEVICE else DistillationBatch.collate,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         worker_init_fn=_one_thread,

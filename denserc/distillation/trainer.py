@@ -19,6 +19,7 @@ from .data import UnreadableMonitor
 from .distiller import Distiller
 from .optim import ExportedWeights
 from .state import rng_state, set_rng_state, write_state
+from .views import RawBatch
 
 
 class DistillationTrainer(StepTrainer):
@@ -61,7 +62,7 @@ class DistillationTrainer(StepTrainer):
             return self.average.module
         return self.distiller.student
 
-    def prepare(self, batches: Sequence[DistillationBatch]) -> None:
+    def prepare(self, batches: Sequence[DistillationBatch | RawBatch]) -> None:
         """Takes note of unreadable images, sets the rate and the divisor of the losses.
 
         Raises:
@@ -74,20 +75,21 @@ class DistillationTrainer(StepTrainer):
         self.storage.put_scalar("lr", rate, smoothing_hint=False)
         self._normalizer = self._regions_per_batch(batches)
 
-    def losses(self, batch: DistillationBatch) -> dict[str, torch.Tensor]:
+    def losses(self, batch: DistillationBatch | RawBatch) -> dict[str, torch.Tensor]:
         """Of one batch, divided by the regions of the whole step."""
-        return self.model(batch.to(self.device), self._normalizer)
+        return self.model(batch.views_on(self.device), self._normalizer)
 
     def updated(self) -> None:
         """The average follows."""
         if self.average is not None:
             self.average.update_parameters(self.distiller.student)
 
-    def keepsake(self, batch: DistillationBatch) -> tuple[dict, int]:
+    def keepsake(self, batch: DistillationBatch | RawBatch) -> tuple[dict, int]:
         """`DistillationBatch(**content)` is the batch again: images and crops as uint8, files by name."""
-        return dict(vars(batch)), len(batch.images)
+        made = batch.views_on(torch.device("cpu"))
+        return dict(vars(made)), len(made.images)
 
-    def _regions_per_batch(self, batches: Sequence[DistillationBatch]) -> float:
+    def _regions_per_batch(self, batches: Sequence[DistillationBatch | RawBatch]) -> float:
         """Mean number of regions over accumulated batches and processes: with it as the divisor, their
         gradients add up to that of one large batch, whatever number of regions each drew."""
         count = torch.tensor(float(sum(b.num_regions for b in batches)), device=self.device)

@@ -92,7 +92,7 @@ def test_two_processes_of_torchrun_equal_one_with_twice_the_batch(make_pair):
 def test_accumulation_equals_twice_the_batch_in_one_process_and_in_two(make_pair):
     alone, _ = make_pair("one")
     halves, _ = make_pair("halves", "DISTILL.ACCUMULATE", 2, "DISTILL.GRADIENT_CHECKPOINTING", "selective")
-    quarters, config = make_pair("quarters", "DISTILL.ACCUMULATE", 2)
+    quarters, config = make_pair("quarters", "DISTILL.ACCUMULATE", 2, "DISTILL.VIEWS", "device")
     process = start_processes(config)
     run(alone)
     run(halves)
