@@ -112,7 +112,7 @@ class FViTBackbone(Backbone):
         else:
             alone = [self._view_maps(images[i : i + 1], view) for i, view in enumerate(views)]
             dense, maps = None, [torch.cat(level) for level in zip(*alone, strict=True)]
-        levels = self.pyramid(self.upsampler(maps))
+        levels = self.pyramid.from_projected(self.upsampler.projected(maps, self.pyramid.projections))
         features = dict(zip(self._shapes, levels, strict=False))  # the dense map's name is the last and stays over
         if dense is not None:
             features[DENSE] = F.normalize(dense.float(), dim=1)
@@ -124,7 +124,11 @@ class FViTBackbone(Backbone):
         dtype = self.precision.dtype
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             dense, maps = self.encoder.forward_with_maps(images, self.blocks, dense=not self.training)
-        return dense, [one.float() for one in maps]
+        maps = [one.float() for one in maps]
+        if self.training and images.device.type == "cpu":
+            # A tower's tokens are channels-last maps, and PyTorch's batch statistics in that order 50 times less exact.
+            maps = [one.contiguous() for one in maps]
+        return dense, maps
 
     def _view_maps(self, image: torch.Tensor, view: str) -> list[torch.Tensor]:
         def compute() -> list[torch.Tensor]:

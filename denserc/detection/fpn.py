@@ -32,7 +32,16 @@ class FeaturePyramid(nn.Module):
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Maps (B, D, h, w), finest first -> num_inputs + 1 maps (B, C, h, w)."""
-        merged = [lateral(one) for lateral, one in zip(self.laterals, maps, strict=True)]
+        return self.from_projected([conv(one) for conv, one in zip(self.projections, maps, strict=True)])
+
+    @property
+    def projections(self) -> list[nn.Conv2d]:
+        """The 1 x 1 convolutions that come first, one a map."""
+        return [lateral[0] for lateral in self.laterals]
+
+    def from_projected(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """`forward` of maps (B, C, h, w) that its `projections` were applied to already."""
+        merged = [lateral[1:](one) for lateral, one in zip(self.laterals, maps, strict=True)]
         for i in range(len(merged) - 1, 0, -1):
             # Upsampled to the finer map's own size: with an odd number of cells it is not twice the coarser one.
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=merged[i - 1].shape[-2:], mode="nearest")

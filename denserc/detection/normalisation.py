@@ -44,4 +44,4 @@ class ConvNormReLU(nn.Sequential):
             nn.init.zeros_(self.conv.bias)
         else:
             self.norm = norm
-        self.activation = nn.ReLU()
+        self.activation = nn.ReLU(inplace=True)

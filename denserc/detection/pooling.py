@@ -55,7 +55,7 @@ class RegionPooler(nn.Module):
         for level, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
             chosen = (levels == level).nonzero().flatten()
             values = align(feature, rois[chosen], stride=stride, resolution=self.resolution)
-            pooled = pooled.index_put((chosen,), values.to(pooled.dtype))
+            pooled.index_put_((chosen,), values.to(pooled.dtype))
         return pooled
 
 

@@ -1,9 +1,9 @@
-"""Region proposals: the head over each level, its losses, and the choice of proposals.
+"""Region proposals: losses, and the choice of proposals.
 
 Shape letters: B images, A anchors a cell, L all anchors of an image over the levels (level, y, x, ratio).
 """
 
-from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -18,43 +18,11 @@ from ..structures import ConfigurationError, choose
 from .anchors import AnchorGrid
 from .assignment import IoUMatcher, RandomSampler, Sampler
 from .box_coding import BoxCoder
-from .normalisation import ConvNormReLU, norm_builder
+from .normalisation import norm_builder
 from .options import LowQualityMatch, RPNNormaliser, SizeClamp
 from .postprocess import grouped_nms
-
-
-class RPNHead(nn.Module):
-    """Convolutions shared by all levels, then objectness and box differences per anchor.
-
-    Args:
-        in_channels: of the pyramid; also of the hidden convolutions.
-        num_anchors: A.
-        num_convs: 3 x 3 convolutions with ReLU.
-        norm: builder of a normalisation after each convolution (one for all levels), or None.
-    """
-
-    def __init__(self, *, in_channels: int, num_anchors: int, num_convs: int, norm: Callable[[int], nn.Module] | None):
-        super().__init__()
-        self.convs = nn.Sequential(
-            *(ConvNormReLU(in_channels, in_channels, norm=norm and norm(in_channels)) for _ in range(num_convs))
-        )
-        self.objectness = nn.Conv2d(in_channels, num_anchors, 1)
-        self.deltas = nn.Conv2d(in_channels, num_anchors * 4, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def forward(self, features: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Maps (B, C, h, w) -> per level objectness logits (B, h * w * A) and differences (B, h * w * A, 4)."""
-        logits, deltas = [], []
-        for feature in features:
-            hidden = self.convs(feature)
-            logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
-            # (B, A * 4, h, w) -> (B, h, w, A * 4) -> (B, h * w * A, 4)
-            deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(feature), -1, 4))
-        return logits, deltas
+from .rpn_head import RPNHead
+from .rpn_samples import predict_at
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -154,9 +122,13 @@ class FViTRPN(nn.Module):
             Instances with proposal_boxes and scores (sigmoid), best first; and loss_rpn_cls, loss_rpn_loc.
         """
         levels = [features[name] for name in self.in_features]
-        logits, deltas = self.head(levels)
         anchors = self.anchors([tuple(level.shape[-2:]) for level in levels])
-        losses = self.losses(logits, deltas, anchors, truth) if self.training else {}
+        # Proposals need no gradient, and the losses see a few hundred of some 100,000 anchors: where these can be
+        # computed by themselves, the head has no backward pass over the whole maps.
+        apart = self.training and self.head.local
+        with torch.no_grad() if apart else nullcontext():
+            logits, deltas = self.head(levels)
+        losses = self.losses(logits, deltas, anchors, truth, levels if apart else None) if self.training else {}
         return self.proposals(logits, deltas, anchors, images.image_sizes), losses
 
     def losses(
@@ -165,25 +137,42 @@ class FViTRPN(nn.Module):
         deltas: list[torch.Tensor],
         anchors: list[torch.Tensor],
         truth: list[Instances],
+        levels: list[torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """loss_rpn_cls and loss_rpn_loc of a batch; inputs as the head and the anchor grid give them."""
+        """loss_rpn_cls and loss_rpn_loc of a batch.
+
+        Args:
+            logits, deltas: as the head gives them.
+            anchors: as the anchor grid gives them.
+            truth: gt_boxes of each image.
+            levels: the head's input, from which the sampled anchors are predicted once more, with a gradient; the
+                head must be `local`. None: the gradient goes through `logits` and `deltas`.
+        """
         all_anchors = torch.cat(anchors)  # (L, 4)
         all_logits, all_deltas = torch.cat(logits, dim=1), torch.cat(deltas, dim=1)  # (B, L), (B, L, 4)
-        class_loss, box_loss = all_logits.sum() * 0.0, all_deltas.sum() * 0.0
+        images, chosen, labels, targets = [], [], [], []
         num_positive = num_negative = 0
-        for image_logits, image_deltas, image_truth in zip(all_logits, all_deltas, truth, strict=True):
+        for image, image_truth in enumerate(truth):
             boxes = image_truth.gt_boxes.tensor
             matches = self.matcher(all_anchors, boxes)
             positive, negative = self.sampler(matches)
-            chosen = torch.cat([positive, negative])
-            labels = (matches[chosen] >= 0).to(image_logits.dtype)
-            class_loss = class_loss + F.binary_cross_entropy_with_logits(image_logits[chosen], labels, reduction="sum")
-            if len(positive):
-                target = self.coder.encode(all_anchors[positive], boxes[matches[positive]])
-                box_loss = box_loss + F.l1_loss(image_deltas[positive], target, reduction="sum")
+            targets.append(self.coder.encode(all_anchors[positive], boxes[matches[positive]]))
+            chosen.append(torch.cat([positive, negative]))
+            labels.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]))
+            images.append(torch.full_like(chosen[-1], image))
             # The original counts an image without positives (or negatives) as one.
             num_positive += max(len(positive), 1)
             num_negative += max(len(negative), 1)
+        images, chosen, labels = torch.cat(images), torch.cat(chosen), torch.cat(labels)
+        if levels is None:
+            values, differences = all_logits[images, chosen], all_deltas[images, chosen]
+        else:
+            values, differences = predict_at(self.head, levels, images, chosen)
+        # The sums at weight 0: with nothing sampled there is a graph still, and what is not finite is noticed.
+        class_loss = all_logits.sum() * 0.0 + F.binary_cross_entropy_with_logits(
+            values, labels.to(values.dtype), reduction="sum"
+        )
+        box_loss = all_deltas.sum() * 0.0 + F.l1_loss(differences[labels > 0], torch.cat(targets), reduction="sum")
         if self.normaliser is RPNNormaliser.SAMPLED:
             count = num_positive + num_negative
         else:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..structures import CheckpointError, choose
-from ..training import RateScaling, build_average, scaled_rate
+from ..training import RateScaling, build_average, fused_update, scaled_rate
 
 
 class ExportedWeights(Enum):
@@ -26,8 +26,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
     The gradient is clipped by the trainer: the norm of all parameters together, where Detectron2's own clipping
     limits every parameter apart.
     """
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        learning,
         lr=scaled_rate(
             cfg.SOLVER.BASE_LR,
             batch=cfg.SOLVER.IMS_PER_BATCH,
@@ -37,6 +38,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
         ),
         betas=tuple(cfg.SOLVER.BETAS),
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        fused=fused_update(learning),
     )
 
 

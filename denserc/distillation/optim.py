@@ -9,7 +9,7 @@ from torch import nn
 
 from ..construction import DenseEncoder
 from ..structures import ConfigurationError
-from ..training import Sharding, build_sharded
+from ..training import Sharding, build_sharded, fused_update
 
 
 class Trainable(Enum):
@@ -26,7 +26,6 @@ class ExportedWeights(Enum):
     STUDENT = "student"
 
 
-_FUSED_DEVICES = ("cpu", "cuda")  # where AdamW's update is one kernel that reads every number once
 _BLOCK = re.compile(r"(^|\.)(blocks|resblocks)\.\d+\.")
 
 
@@ -76,7 +75,7 @@ def build_optimizer(
         {"params": [p for p in tower if p.ndim < 2], "weight_decay": 0.0, "rate_factor": 1.0},
         {"params": gates, "weight_decay": weight_decay, "rate_factor": gate_rate},
     ]
-    fused = all(p.device.type in _FUSED_DEVICES for _, p in named)
+    fused = fused_update(p for _, p in named)
     groups = [g for g in groups if g["params"]]
     return build_sharded(torch.optim.AdamW, groups, sharding, lr=lr, betas=betas, eps=eps, fused=fused)
 

@@ -1,7 +1,7 @@
 """What both trainings share: the step, device, arithmetic, average, rate, processes, progress bar, files."""
 
 from .average import build_average
-from .device import free_bytes, resolve_device
+from .device import free_bytes, fused_update, resolve_device
 from .files import weights_digest, write_atomically
 from .kept import kept
 from .precision import Precision, arithmetic
@@ -22,6 +22,7 @@ __all__ = [
     "build_average",
     "build_sharded",
     "free_bytes",
+    "fused_update",
     "join_processes",
     "kept",
     "load_whole_state",

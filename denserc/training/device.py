@@ -1,6 +1,7 @@
 """Where a run computes, and the memory there."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -38,3 +39,8 @@ def free_bytes(device: torch.device) -> int | None:
         return None
     available = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
     return None if available is None else available // comm.get_local_size()
+
+
+def fused_update(parameters: Iterable[torch.Tensor]) -> bool:
+    """Whether AdamW's update of these can be one kernel that reads every number once (its option `fused`)."""
+    return all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
