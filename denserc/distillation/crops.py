@@ -89,7 +89,8 @@ class CropTransform:
     def windows(self, size: tuple[int, int], boxes: torch.Tensor) -> torch.Tensor:
         """What is cut out of an image of this size (h, w): (K, 4) int64, in pixels, each at least one wide and high."""
         image = torch.tensor([size[1], size[0]])
-        corners = (enlarge(boxes, self.scale).double() * image.repeat(2)).round().long()
+        # In single precision, as CLIPSelf: it decides where an edge lies half-way between two pixels.
+        corners = (enlarge(boxes, self.scale) * image.repeat(2)).round().long()
         # A region below one pixel still shows the pixel that it lies in.
         corners = torch.minimum(corners, image.repeat(2)).clamp(min=0)
         first = torch.minimum(corners[:, :2], image - 1)

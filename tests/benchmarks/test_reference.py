@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import reference
-from benchmarks.data_path import grid, our_views
+from benchmarks.data_path import as_read, grid, made, our_views
 from benchmarks.reference import Attention, ReferenceDistiller, pil_views
 from denserc.construction import Construction, DenseEncoder
 from denserc.data.squares import Resampling
@@ -51,7 +51,7 @@ def test_the_pil_way_shows_our_views(tmp_path):
         student, foundation, crop = 96, 84, 32
 
     path, boxes = drawn_images(tmp_path, 1)[0], grid(3)
-    ours = our_views(path, boxes, Resampling.PILLOW, Options)
     theirs = pil_views(path, boxes, student=96, foundation=84, crop=32, pixels=CLIP_PIXELS)
-    for one, two in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(normalized(one, CLIP_PIXELS), two, atol=1e-6, rtol=1e-6)
+    for ours in (our_views(path, boxes, Resampling.PILLOW, Options), made(as_read(path, boxes, Options))):
+        for one, two in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(normalized(one, CLIP_PIXELS), two, atol=1e-6, rtol=1e-6)

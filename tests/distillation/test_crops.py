@@ -17,7 +17,7 @@ from denserc.distillation.crops import (
     to_padded_square,
 )
 from denserc.distillation.distiller import normalized
-from denserc.distillation.regions import GridRegions, GridRule, ImageRecord
+from denserc.distillation.regions import GridRegions, GridRule, ImageRecord, grid_boxes
 from denserc.structures import CLIP_PIXELS, ConfigurationError
 
 
@@ -89,6 +89,15 @@ def test_a_region_below_one_pixel_shows_its_pixel():
     box = torch.tensor([[0.99, 0.99, 1.0, 1.0]])
     crop = CropTransform(size=4)(pixels, box)
     assert crop.unique().tolist() == pixels[2, 2].tolist()
+
+
+def test_edges_half_way_between_pixels_are_cut_as_pillow_cuts_them():
+    """CLIPSelf multiplies in single precision and lets Pillow round: 333 / 6 = 55.5, 166.5, 277.5."""
+    boxes = grid_boxes(6, 6)
+    pixels = boxes * torch.tensor([333, 427, 333, 427])
+    expected = [list(map(round, box)) for box in pixels.tolist()]
+    assert CropTransform(size=8).windows((427, 333), boxes).tolist() == expected
+    assert expected[0] == [0, 0, 56, 71] and expected[2][2] == 166
 
 
 def test_enlarged_regions_stay_in_the_image():
