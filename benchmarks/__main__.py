@@ -18,8 +18,9 @@ CLAIMS = {
     "growth": "How a step grows",
     "detection_postprocess": "A detector's second stage with 1,203 classes",
     "evaluation_scale": "Scoring detections of a set",
+    "weak_scaling": "Training in several processes",
 }
-ON_CPU_ALONE = ("data_path", "evaluation_scale")
+ON_CPU_ALONE = ("data_path", "evaluation_scale", "weak_scaling")
 README = Path(__file__).with_name("README.md")
 _TABLES = re.compile(r"(<!-- tables -->\n).*(<!-- end -->)", re.DOTALL)
 

@@ -1,0 +1,145 @@
+"""What the two trainings multiply and what they send, counted on shapes alone: nothing is computed, no GPU is needed.
+
+Multiply-accumulates of matrix products and convolutions as PyTorch counts them, forward and backward. What fused
+attention and checkpointing compute again in the backward pass is not in them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from denserc.construction import build_dense_model
+from denserc.detection.meta_arch import FViT
+from denserc.distillation.build import build_foundation, build_teacher
+from denserc.distillation.distiller import foundation_input_size
+from denserc.distillation.optim import Trainable, set_trainable
+from denserc.structures import choose
+
+
+@dataclass(frozen=True)
+class DistillationCounts:
+    """Of one image, in multiply-accumulates; `learning` is a number of parameters."""
+
+    student: int  # forward and backward
+    student_forward: int
+    foundation: int
+    crop: int  # the teacher's forward of one region
+    learning: int
+
+
+@dataclass(frozen=True)
+class DetectorCounts:
+    """Of one image, in multiply-accumulates; `learning` is a number of parameters."""
+
+    encoder: int  # the frozen tower in training: forward alone
+    heads: int  # all that learns: forward and backward
+    inference: int  # everything, on one test image with masks for as many boxes as there may be detections
+    learning: int
+
+
+def distillation_counts(cfg: CfgNode) -> DistillationCounts:
+    """Of a configuration of the distillation, weights or not."""
+    cfg = _with_random_weights(cfg)
+    model = build_dense_model(cfg)
+    set_trainable(model.encoder, choose(Trainable, cfg.DISTILL.TRAINABLE, "DISTILL.TRAINABLE"))
+    teacher = build_teacher(cfg, model).to("meta").eval()
+    student = model.encoder.to("meta")
+    side = cfg.DISTILL.STUDENT_SIZE
+    forward = _macs(lambda: student(_images(side)))
+    both = _macs(lambda: student(_images(side)).sum().backward())
+    foundation = build_foundation(cfg)
+    with torch.no_grad():
+        seen = 0
+        if foundation is not None:
+            foundation = foundation.to("meta").eval()
+            same_tokens = foundation_input_size(side, student.patch_size, foundation.patch_size)
+            seen = _macs(lambda: foundation(_images(same_tokens)))
+        crop = _macs(lambda: teacher.encode_image(_images(cfg.DISTILL.CROP_SIZE or teacher.native_size)))
+    return DistillationCounts(
+        student=both, student_forward=forward, foundation=seen, crop=crop, learning=_learning(student)
+    )
+
+
+def detector_counts(cfg: CfgNode, *, classes: int) -> DetectorCounts:
+    """Of a configuration of F-ViT: every image full of samples, as many positives as its heads may have.
+
+    Args:
+        classes: of the vocabulary.
+    """
+    cfg = _with_random_weights(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    model = build_model(cfg).to("meta")
+    samples = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    positives = int(samples * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
+    backbone, blocks = model.backbone, model.backbone.blocks
+
+    def encoded(dense: bool) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return backbone.encoder.forward_with_maps(_images(cfg.INPUT.SIZE), blocks, dense=dense)[1]
+
+    def heads(maps: list[torch.Tensor], boxes: int, masks: int) -> torch.Tensor:
+        levels = backbone.pyramid(backbone.upsampler(maps))
+        found = [*sum(model.proposal_generator.head(levels), [])]
+        features, deltas = model.roi_heads.box_head(_pooled(levels, boxes, cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION))
+        vectors = torch.empty(classes + 1, features.shape[1], device="meta")
+        found += [nn.functional.linear(features, vectors), deltas]
+        if model.roi_heads.mask_head is not None:
+            pooled = _pooled(levels, masks, cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION)
+            found.append(model.roi_heads.mask_head(pooled))
+        return sum(one.sum() for one in found)
+
+    model.train()
+    encoder = _macs(lambda: encoded(False))
+    maps = encoded(False)
+    trained = _macs(lambda: heads(maps, samples, positives).backward())
+    model.eval()
+    tested = _macs(lambda: encoded(True))
+    with torch.no_grad():
+        tested += _macs(lambda: heads(maps, cfg.MODEL.RPN.POST_NMS_TOPK_TEST, cfg.TEST.DETECTIONS_PER_IMAGE))
+    return DetectorCounts(encoder=encoder, heads=trained, inference=tested, learning=_learning(model))
+
+
+def learning_parameters(cfg: CfgNode) -> int:
+    """How many numbers a training changes, and so sends as gradients, 4 bytes each: of either project."""
+    if cfg.MODEL.META_ARCHITECTURE == FViT.__name__:
+        cfg = _with_random_weights(cfg)
+        cfg.MODEL.DEVICE = "cpu"
+        cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+        return _learning(build_model(cfg))
+    student = build_dense_model(_with_random_weights(cfg)).encoder
+    set_trainable(student, choose(Trainable, cfg.DISTILL.TRAINABLE, "DISTILL.TRAINABLE"))
+    return _learning(student)
+
+
+def _learning(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _with_random_weights(cfg: CfgNode) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.ENCODER.WEIGHTS = cfg.MODEL.ENCODER.CHECKPOINT = cfg.DISTILL.FOUNDATION.WEIGHTS = ""
+    cfg.MODEL.ENCODER.RANDOM_INIT = cfg.DISTILL.FOUNDATION.RANDOM_INIT = True
+    return cfg
+
+
+def _macs(call: Callable[[], object]) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        call()
+    return counter.get_total_flops() // 2
+
+
+def _images(side: int) -> torch.Tensor:
+    return torch.empty(1, 3, side, side, device="meta")
+
+
+def _pooled(levels: list[torch.Tensor], count: int, side: int) -> torch.Tensor:
+    """What a pooler gives: its gradient goes on into the pyramid."""
+    return torch.empty(count, levels[0].shape[1], side, side, device="meta", requires_grad=True)
