@@ -20,7 +20,6 @@ from tabulate import tabulate
 from benchmarks.cost_inputs import (
     COUNTED,
     CPU_STEPS,
-    LOADER_FAST,
     LVIS_CLASSES,
     MEANING,
     SCORING,
@@ -77,7 +76,9 @@ def tables(assumed: Assumed) -> dict[str, str]:
             ["training", "T MACs an image", "of them", "M parameters learn", "MB of gradients"],
         ),
         "cost": _table([_cost_line(t, n, assumed) for t in trainings() for n in GPUS], _COST_HEADERS),
-        "data": _table(_data_lines(assumed), ["training", "images a second and GPU", "loader", "cores a GPU"]),
+        "data": _table(
+            _data_lines(assumed), ["training", "images a second and GPU", "loader", "ms an image", "cores a GPU"]
+        ),
         "evaluation": _table(
             _evaluation_lines(assumed), ["encoder", "GPUs", "inference, s", "scoring, s", "scoring's share"]
         ),
@@ -111,13 +112,9 @@ def _data_lines(assumed: Assumed) -> list[list]:
     lines = []
     for training in trainings():
         needed = cost(training, 1, assumed).images_per_second
-        ways = {"default": training.loader}
-        if isinstance(training.counts, DistillationCounts):
-            ways["torchvision_uint8"] = LOADER_FAST
-        for way, milliseconds in ways.items():
-            lines.append(
-                [training.name, f"{needed:.0f}", f"{milliseconds} ms ({way})", f"{needed * milliseconds / 1e3:.2f}"]
-            )
+        for setting, milliseconds in training.loaders.items():
+            cores = needed * milliseconds / 1e3
+            lines.append([training.name, f"{needed:.0f}", setting, f"{milliseconds:g}", cores])
     return lines
 
 

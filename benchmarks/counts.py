@@ -1,20 +1,24 @@
-"""What the two trainings multiply and what they send, counted on shapes alone: nothing is computed, no GPU is needed.
+"""What the two trainings multiply and what they send, counted on shapes alone: next to nothing is computed, on no GPU.
 
 Multiply-accumulates of matrix products and convolutions as PyTorch counts them, forward and backward. What fused
 attention and checkpointing compute again in the backward pass is not in them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from denserc.construction import build_dense_model
 from denserc.detection.meta_arch import FViT
+from denserc.detection.rpn_head import RPNHead
+from denserc.detection.rpn_samples import predict_at
 from denserc.distillation.build import build_foundation, build_teacher
 from denserc.distillation.distiller import foundation_input_size
 from denserc.distillation.optim import Trainable, set_trainable
@@ -74,20 +78,34 @@ def detector_counts(cfg: CfgNode, *, classes: int) -> DetectorCounts:
     cfg = _with_random_weights(cfg)
     cfg.MODEL.DEVICE = "cpu"
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    model = build_model(cfg).to("meta")
+    model = build_model(cfg)
+    rpn, sampled = model.proposal_generator.head, 0
+    if rpn.local:  # its losses look at the sampled anchors once more, apart from the maps
+        sampled = _macs(lambda: _windows(rpn, cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE).backward())
+        model.zero_grad()
+    with FakeTensorMode(allow_non_fake_inputs=True):  # not the meta device, which knows no autocast
+        counts = _detector_counts(cfg, model, classes)
+    return replace(counts, heads=counts.heads + sampled)
+
+
+def _detector_counts(cfg: CfgNode, model: FViT, classes: int) -> DetectorCounts:
+    rpn = model.proposal_generator.head
     samples = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
     positives = int(samples * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
     backbone, blocks = model.backbone, model.backbone.blocks
 
     def encoded(dense: bool) -> list[torch.Tensor]:
         with torch.no_grad():
-            return backbone.encoder.forward_with_maps(_images(cfg.INPUT.SIZE), blocks, dense=dense)[1]
+            images = torch.empty(1, 3, cfg.INPUT.SIZE, cfg.INPUT.SIZE)
+            return backbone.encoder.forward_with_maps(images, blocks, dense=dense)[1]
 
     def heads(maps: list[torch.Tensor], boxes: int, masks: int) -> torch.Tensor:
-        levels = backbone.pyramid(backbone.upsampler(maps))
-        found = [*sum(model.proposal_generator.head(levels), [])]
+        levels = backbone.pyramid.from_projected(backbone.upsampler.projected(maps, backbone.pyramid.projections))
+        with torch.no_grad() if model.training and rpn.local else nullcontext():
+            proposed = sum(model.proposal_generator.head(levels), [])
+        found = [*levels, *proposed]
         features, deltas = model.roi_heads.box_head(_pooled(levels, boxes, cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION))
-        vectors = torch.empty(classes + 1, features.shape[1], device="meta")
+        vectors = torch.empty(classes + 1, features.shape[1])
         found += [nn.functional.linear(features, vectors), deltas]
         if model.roi_heads.mask_head is not None:
             pooled = _pooled(levels, masks, cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION)
@@ -140,6 +158,13 @@ def _images(side: int) -> torch.Tensor:
     return torch.empty(1, 3, side, side, device="meta")
 
 
+def _windows(rpn: RPNHead, count: int) -> torch.Tensor:
+    """Computed for once, as which anchors are looked at is no matter of shapes."""
+    level = torch.zeros(1, rpn.objectness.in_channels, 64, 64, requires_grad=True)
+    predicted = predict_at(rpn, [level], torch.zeros(count, dtype=torch.int64), torch.arange(count))
+    return sum(one.sum() for one in predicted)
+
+
 def _pooled(levels: list[torch.Tensor], count: int, side: int) -> torch.Tensor:
     """What a pooler gives: its gradient goes on into the pyramid."""
-    return torch.empty(count, levels[0].shape[1], side, side, device="meta", requires_grad=True)
+    return torch.empty(count, levels[0].shape[1], side, side, requires_grad=True)

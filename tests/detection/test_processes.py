@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.env import seed_all_rng
 
 from denserc.data.registration import register_from_yaml
@@ -27,15 +28,70 @@ def metrics(cfg) -> dict[str, float]:
     return found
 
 
-@pytest.mark.slow
-def test_two_processes_of_torchrun_equal_one_with_twice_the_batch(tmp_path):
-    """The real command; losses, the norm of the averaged gradient and AP are those of one process."""
-    write_squares(tmp_path, crowd=False)
+def described(folder: Path, images: int = 6) -> str:
+    """The path of a YAML file that describes own_train and own_val, the squares of a folder."""
+    write_squares(folder, crowd=False)
+    content = json.loads((folder / "squares.json").read_text())
+    content["images"] = content["images"][:images]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] < images]
+    (folder / "squares.json").write_text(json.dumps(content))
     files = {"annotations": "squares.json", "images": "."}
-    described = {"name": "own", "base": list(CLASSES[:2]), "novel": list(CLASSES[2:]), "train": files, "val": files}
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(described))
+    own = {"name": "own", "base": list(CLASSES[:2]), "novel": list(CLASSES[2:]), "train": files, "val": files}
+    (folder / "own.yaml").write_text(yaml.safe_dump(own))
+    return str(folder / "own.yaml")
+
+
+@pytest.fixture()
+def forgotten():
+    """Takes own_train and own_val out of Detectron2's catalogs afterwards."""
+    yield
+    for name in ("own_train", "own_val"):
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def torchrun(config: Path, *arguments: str) -> subprocess.Popen:
+    """The real command in two processes."""
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "projects/FViT/train_net.py"]
+    return subprocess.Popen(
+        [sys.executable, *command, "--config-file", str(config), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_share_an_evaluation_and_write_what_one_does(tmp_path, forgotten):
+    """Five images, so that the shares differ: none is repeated, and every file is the same to the byte."""
+    changes = {"DATASETS__REGISTER": (described(tmp_path, images=5),), "DATASETS__TRAIN": ("own_train",)}
+    changes |= {"DATASETS__TEST": ("own_val",), "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0, "SOLVER__MAX_ITER": 1}
+    alone = squares_config(tmp_path, **changes, OUTPUT_DIR=str(tmp_path / "one"))
+    register_from_yaml(tmp_path / "own.yaml")
+    run(alone, evaluator_factory=build_evaluator)
+    weights = str(tmp_path / "one" / "model_final.pth")
+    together = squares_config(tmp_path, **changes, OUTPUT_DIR=str(tmp_path / "two"), MODEL__WEIGHTS=weights)
+    (tmp_path / "config.yaml").write_text(together.dump())
+    process = torchrun(tmp_path / "config.yaml", "--eval-only")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "inference/own_val").iterdir()}
+        for name in ("one", "two")
+    )
+    assert one == two and one
+    found = json.loads(one["coco_instances_results.json"])
+    assert {detection["image_id"] for detection in found} == set(range(5))
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_equal_one_with_twice_the_batch(tmp_path, forgotten):
+    """The real command; losses, the norm of the averaged gradient and AP are those of one process."""
     changes = {
-        "DATASETS__REGISTER": (str(tmp_path / "own.yaml"),),
+        "DATASETS__REGISTER": (described(tmp_path),),
         "DATASETS__TRAIN": ("own_train",),
         "DATASETS__TEST": ("own_val",),
         "SOLVER__MAX_ITER": 2,
@@ -47,15 +103,7 @@ def test_two_processes_of_torchrun_equal_one_with_twice_the_batch(tmp_path):
         squares_config(tmp_path, **NOTHING_DRAWN, **changes, OUTPUT_DIR=str(tmp_path / name)) for name in ("one", "two")
     )
     (tmp_path / "config.yaml").write_text(together.dump())
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "projects/FViT/train_net.py"]
-    process = subprocess.Popen(
-        [sys.executable, *command, "--config-file", str(tmp_path / "config.yaml")],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = torchrun(tmp_path / "config.yaml")
     register_from_yaml(tmp_path / "own.yaml")
     seed_all_rng(alone.SEED)  # as the command does: the random initial weights
     run(alone, evaluator_factory=build_evaluator)
