@@ -98,7 +98,9 @@ def main(arguments: list[str] | None = None) -> dict:
     report["table"] = tabulate(lines, headers, tablefmt="github", floatfmt=".2f", disable_numparse=[4])
     print(f"{options.encoder} at {options.size}, {options.construction}, {report['machine']}")
     print(report["table"])
-    print(f"{giga:.1f} G multiply-accumulates, {report['share_of_peak']:.0%} of the measured matrix-product peak")
+    note = f"{giga:.1f} G multiply-accumulates, {report['share_of_peak']:.0%} of the measured matrix-product peak."
+    report["notes"] = [f"{options.encoder} at {options.size}, {options.construction}: {note}"]
+    print(note)
     write("dense_forward", report)
     return report
 

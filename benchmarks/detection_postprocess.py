@@ -106,7 +106,8 @@ def main(arguments: list[str] | None = None) -> dict:
         lines, ["part", "ms", "share of the second stage"], tablefmt="github", floatfmt=(".1f", ".1f", ".1%")
     )
     print(f"{options.proposals} proposals, {options.classes} classes, {machine(device)}\n{table}")
-    print(f"{' and '.join(POST)}: {statistics.median(shares):.1%} ({shares[0]:.1%} to {shares[-1]:.1%})")
+    note = f"{' and '.join(POST)}: {statistics.median(shares):.1%} ({shares[0]:.1%} to {shares[-1]:.1%})"
+    print(note)
     report = {
         "machine": machine(device),
         "torch": torch.__version__,
@@ -114,6 +115,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "seconds": taken,
         "share": {"median": statistics.median(shares), "min": shares[0], "max": shares[-1]},
         "table": table,
+        "notes": [f"{options.proposals} proposals, {options.classes} classes. {note}."],
     }
     write("detection_postprocess", report)
     return report

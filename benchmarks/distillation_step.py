@@ -190,6 +190,10 @@ def main(arguments: list[str] | None = None) -> dict:
     device = resolve_device(options.device)
     report = {"machine": machine(device), "torch": torch.__version__, "settings": settings, "rows": rows}
     report["table"] = table(rows)
+    report["notes"] = [
+        f"{options.encoder}, {options.images} image(s) of {options.regions} regions, {options.precision}; ours with "
+        f"checkpointing {options.checkpointing}."
+    ]
     print(f"{options.encoder}, {options.images} image(s) of {options.regions} regions, {report['machine']}")
     print(report["table"])
     write("distillation_step", report)

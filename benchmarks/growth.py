@@ -101,9 +101,9 @@ def main(arguments: list[str] | None = None) -> dict:
         "table": tabulate([[p.get(c) for c in columns] for p in flat], columns, tablefmt="github", floatfmt=".2f"),
     }
     print(report["table"])
-    print(
-        f"Largest input of the explicit reference in 24 GiB: {report['largest_explicit_in_24_gib'] or 'not determined'}"
-    )
+    largest = report["largest_explicit_in_24_gib"] or "not determined"
+    report["notes"] = [f"Largest input of the explicit reference in 24 GiB, by its growth: {largest}."]
+    print(report["notes"][0])
     write("growth", report)
     return report
 

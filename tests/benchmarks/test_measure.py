@@ -1,7 +1,10 @@
 """Turns, ratios, and the README's tables."""
 
+import types
+
 import pytest
 
+import benchmarks.__main__
 from benchmarks.__main__ import README, with_tables
 from benchmarks.growth import largest_in, matrices_gib
 from benchmarks.measure import in_turns, ratio, written
@@ -36,3 +39,32 @@ def test_tables_go_between_the_marks():
     once = with_tables(README.read_text(), {"growth": report})
     assert "a machine" in once and "| x |" in once and once.startswith("# Benchmarks")
     assert with_tables(once, {"growth": report}) == once
+
+
+def test_a_claim_measured_alone_leaves_the_others_tables():
+    page = "# Title\n<!-- tables -->\nnothing yet\n<!-- end -->\nafter\n"
+    first = {"machine": "a machine", "torch": "2", "table": "| x |", "notes": ["A note."]}
+    both = with_tables(with_tables(page, {"growth": first}), {"data_path": {**first, "table": "| y |", "notes": []}})
+    assert both.index("| y |") < both.index("| x |") < both.index("A note.") < both.index("after")
+    assert "nothing yet" not in both
+    again = with_tables(both, {"growth": {**first, "table": "| z |"}})
+    assert "| y |" in again and "| z |" in again and "| x |" not in again
+
+
+def test_a_claim_that_fails_loses_no_other(monkeypatch, capsys, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(README.read_text())
+    monkeypatch.setattr(benchmarks.__main__, "README", page)
+
+    def run(name):
+        def main(given):
+            if name == "benchmarks.data_path":
+                raise RuntimeError("no images")
+            return {"machine": "a machine", "torch": "2", "table": "| measured |"}
+
+        return types.SimpleNamespace(main=main)
+
+    monkeypatch.setattr(benchmarks.__main__.importlib, "import_module", run)
+    assert benchmarks.__main__.main(["--only", "data_path", "growth"]) == 1
+    assert "| measured |" in page.read_text()
+    assert "no images" in (errors := capsys.readouterr().err) and "Not measured: data_path" in errors
