@@ -18,6 +18,8 @@ CLAIMS = {
     "dense_forward": "Dense features of one image",
     "distillation_step": "One step of the distillation",
     "growth": "How a step grows",
+    "detector": "A whole detector's inference",
+    "heads_training": "A step of training a detector's heads",
     "detection_postprocess": "A detector's second stage with 1,203 classes",
     "evaluation_scale": "Scoring detections of a set",
     "weak_scaling": "Training in several processes",

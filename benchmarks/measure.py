@@ -115,3 +115,37 @@ def write(name: str, report: dict, folder: Path = FOLDER) -> None:
     """FOLDER/name.json."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+class Stopwatch:
+    """Seconds inside some methods, by name, while it is entered; what they call counts for them.
+
+    Args:
+        methods: name -> (object, name of its method). Not nested in each other.
+        device: waited for before and after each call.
+    """
+
+    def __init__(self, methods: dict[str, tuple[object, str]], device: torch.device):
+        self.methods = methods
+        self.device = device
+        self.seconds = dict.fromkeys(methods, 0.0)
+
+    def __enter__(self) -> "Stopwatch":
+        for name, (owner, method) in self.methods.items():
+            setattr(owner, method, self._timed(name, getattr(owner, method)))
+        return self
+
+    def __exit__(self, *_) -> None:
+        for owner, method in self.methods.values():
+            delattr(owner, method)  # the class's own is seen again
+
+    def _timed(self, name: str, call: Callable) -> Callable:
+        def timed(*args, **options):
+            wait(self.device)
+            start = time.perf_counter()
+            result = call(*args, **options)
+            wait(self.device)
+            self.seconds[name] += time.perf_counter() - start
+            return result
+
+        return timed

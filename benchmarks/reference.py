@@ -64,26 +64,50 @@ def dense(encoder: DenseEncoder, images: torch.Tensor, attention: Attention) -> 
     values of the last k are then gated, projected and added. CLIPSelf: its last block is x + Proj(v) and the MLP, for
     all tokens, as in its code.
     """
-    tower, choice = encoder.tower, encoder.construction
+    tower, way = encoder.tower, construction_of(encoder)
     stream = tower.embed(images)
-    if choice.values is ValueSource.LAST_BLOCK_RESIDUAL and choice.module is ValueModule.NONE:
-        last = tower.depth - 1
-        for index in range(last):
+    if way == "clipself":
+        for index in range(tower.depth - 1):
             stream, _, _ = block(tower, index, stream, attention)
-        _, v = tower.values(last, stream.tokens)
-        x = stream.tokens + tower.output_projection(last, tower.inner_norm(last, merge_heads(v)))
-        x = tower.mlp(last, x) if choice.final_mlp else x
-    elif choice.values is ValueSource.LAST_K_BLOCKS and choice.module is ValueModule.HSG and not choice.final_mlp:
+        x = without_attention(tower, stream, final_mlp=encoder.construction.final_mlp)
+    else:
         x = 0
         for index in range(tower.depth):
             stream, normed, v = block(tower, index, stream, attention)
-            position = index - (tower.depth - choice.num_blocks)
-            if position >= 0:
-                gated = merge_heads(v * encoder.gates(position, normed))
-                x = x + tower.output_projection(index, tower.inner_norm(index, gated))
-    else:
-        raise ConfigurationError(f"The reference knows 'denserc' and 'clipself'; got {choice}.")
+            x = x + gated_values(encoder, index, normed, v)
     return stream.to_map(tower.to_text_space(x)[:, stream.prefix :])
+
+
+def construction_of(encoder: DenseEncoder) -> str:
+    """ "denserc" or "clipself".
+
+    Raises:
+        ConfigurationError: the encoder has another construction.
+    """
+    choice = encoder.construction
+    if choice.values is ValueSource.LAST_BLOCK_RESIDUAL and choice.module is ValueModule.NONE:
+        return "clipself"
+    if choice.values is ValueSource.LAST_K_BLOCKS and choice.module is ValueModule.HSG and not choice.final_mlp:
+        return "denserc"
+    raise ConfigurationError(f"The reference knows 'denserc' and 'clipself'; got {choice}.")
+
+
+def without_attention(tower: ImageTower, stream: TokenStream, final_mlp: bool = True) -> torch.Tensor:
+    """The last block's x + Proj(v) and its MLP for all tokens."""
+    last = tower.depth - 1
+    _, v = tower.values(last, stream.tokens)
+    x = stream.tokens + tower.output_projection(last, tower.inner_norm(last, merge_heads(v)))
+    return tower.mlp(last, x) if final_mlp else x
+
+
+def gated_values(encoder: DenseEncoder, index: int, normed: torch.Tensor, v: torch.Tensor) -> torch.Tensor | int:
+    """One block's part of DenseRC's sum, for all tokens; 0 before the last k blocks."""
+    tower = encoder.tower
+    position = index - (tower.depth - encoder.construction.num_blocks)
+    if position < 0:
+        return 0
+    gated = merge_heads(v * encoder.gates(position, normed))
+    return tower.output_projection(index, tower.inner_norm(index, gated))
 
 
 class ReferenceDistiller(nn.Module):

@@ -32,6 +32,10 @@ def predict_at(
     windows, insides, places = [], [], []
     for feature in features:
         size = feature.shape[-2] * feature.shape[-1]
+        if feature.requires_grad and feature.is_contiguous():
+            # Gathered rows hand back a gradient in channels-last order, which the backward pass of a pyramid of planes
+            # would carry on, slower and in its norms less exact.
+            feature.register_hook(torch.Tensor.contiguous)
         here = ((cells >= first) & (cells < first + size)).nonzero().flatten()
         window, inside = cut_windows(feature, images[here], cells[here] - first, reach)
         windows.append(window)

@@ -73,7 +73,8 @@ def upsample_and_project(one: torch.Tensor, upsample: nn.ConvTranspose2d, projec
     """
     with torch.autocast(one.device.type, enabled=False):  # half precision would round the product of the weights
         matrix = projection.weight[:, :, 0, 0].float()  # (C, D)
-        weight = torch.einsum("dekl,ce->dckl", upsample.weight.float(), matrix)
+        # Contiguous: einsum's own order of memory would choose slower kernels.
+        weight = torch.einsum("dekl,ce->dckl", upsample.weight.float(), matrix).contiguous()
         bias = matrix @ upsample.bias.float()
     if projection.bias is not None:
         bias = bias + projection.bias

@@ -3,17 +3,32 @@
 import types
 
 import pytest
+import torch
 
 import benchmarks.__main__
 from benchmarks.__main__ import README, with_tables
 from benchmarks.growth import largest_in, matrices_gib
-from benchmarks.measure import in_turns, ratio, written
+from benchmarks.measure import Stopwatch, in_turns, ratio, written
 
 
 def test_calls_take_turns_and_the_first_rounds_do_not_count():
     order, time = [], iter(range(100))
     seconds = in_turns({n: lambda n=n: order.append(n) for n in "ab"}, repeats=2, warmup=1, clock=lambda: next(time))
     assert order == list("ababab") and seconds == {"a": [1, 1], "b": [1, 1]}
+
+
+def test_a_stopwatch_adds_up_what_methods_take_and_leaves_them_as_they_were(monkeypatch):
+    class Box:
+        def open(self, what):
+            return what + 1
+
+    time, box = iter(range(100)), Box()
+    monkeypatch.setattr("benchmarks.measure.time.perf_counter", lambda: next(time))
+    watch = Stopwatch({"open": (box, "open")}, torch.device("cpu"))
+    for _ in range(2):
+        with watch:
+            assert box.open(1) == 2 and box.open(what=2) == 3
+    assert watch.seconds == {"open": 4} and "open" not in vars(box)
 
 
 def test_ratios_are_taken_round_by_round():

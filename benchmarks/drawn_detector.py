@@ -1,0 +1,85 @@
+"""A detector of a configuration's size with drawn weights, and drawn images for it.
+
+Random weights leave all anchors and all regions alike. So the running statistics of the norms are set by drawn images,
+gates and objectness are spread, and detections depend on the picture as those of a trained detector do.
+"""
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from denserc.config import get_denserc_config
+from denserc.detection import FViT
+from denserc.structures import TextEmbeddings, Vocabulary
+
+CONFIGS = {"vitb16": "configs/ovcoco_vitb16.yaml", "vitl14": "configs/ovcoco_vitl14.yaml"}
+QUICK = "configs/miniature/fvit.yaml"
+CLASSES, NOVEL = 65, 17  # of OV-COCO
+
+
+def configuration(file: str, device: torch.device, *, size: int = 0, bf16: bool = False) -> CfgNode:
+    """A detector's configuration with random weights, without data sets.
+
+    Args:
+        size: INPUT.SIZE; 0: the file's.
+        bf16: of the frozen encoder and the trained parts.
+    """
+    cfg = get_denserc_config()
+    cfg.merge_from_file(file)
+    cfg.MODEL.DEVICE, cfg.MODEL.ENCODER.RANDOM_INIT, cfg.MODEL.MASK_ON = str(device), True, False
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    cfg.INPUT.SIZE = size or cfg.INPUT.SIZE
+    if bf16:
+        cfg.MODEL.FVIT.BACKBONE_PRECISION = cfg.SOLVER.AMP.PRECISION = "bf16"
+        cfg.SOLVER.AMP.ENABLED = True
+    return cfg
+
+
+def drawn_inputs(count: int, side: int, seed: int, boxes: int = 8) -> list[dict]:
+    """Images of blobs at three scales, and as many boxes of base classes each."""
+    generator, inputs = torch.Generator().manual_seed(seed), []
+    for _ in range(count):
+        noise = sum(
+            F.interpolate(torch.randn(1, 3, cells, cells, generator=generator), (side, side), mode="bicubic")[0]
+            for cells in (4, 16, 64)
+        )
+        corner = torch.rand(boxes, 2, generator=generator) * 0.6 * side
+        extent = (0.05 + 0.3 * torch.rand(boxes, 2, generator=generator)) * side
+        truth = Instances((side, side), gt_boxes=Boxes(torch.cat([corner, corner + extent], dim=1)))
+        truth.gt_classes = torch.randint(0, CLASSES - NOVEL, (boxes,), generator=generator)
+        image = (128 + 40 * noise).clamp(0, 255).byte()
+        inputs.append({"image": image, "instances": truth, "height": side, "width": side})
+    return inputs
+
+
+def drawn_detector(cfg: CfgNode) -> FViT:
+    """The detector, with OV-COCO's number of classes under drawn text embeddings."""
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    names = [f"class {index}" for index in range(CLASSES)]
+    embed_dim = model.backbone.encoder.embed_dim
+    vectors = F.normalize(torch.randn(CLASSES + 1, embed_dim), dim=1)
+    model.roi_heads.classes.set(
+        Vocabulary(names, novel=names[-NOVEL:]), TextEmbeddings([*names, "background"], vectors)
+    )
+    model.text_tower = nn.Identity()  # not needed further
+    if model.backbone.encoder.gates is not None:
+        for projection in model.backbone.encoder.gates.projections:
+            nn.init.normal_(projection.weight, std=0.02)
+    nn.init.normal_(model.proposal_generator.head.objectness.weight, std=0.3)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics of the last forward
+    patch = model.backbone.size_divisibility
+    side = cfg.INPUT.SIZE
+    model.input_size = max(side // (4 * patch), 4) * patch  # a quarter of the size has the same statistics
+    with torch.no_grad():
+        model.train()(drawn_inputs(1, model.input_size, seed=1))
+    model.input_size = side
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+    return model.eval()
