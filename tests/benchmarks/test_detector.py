@@ -1,4 +1,4 @@
-"""The reference detector finds the same detections, losses and gradients; both benchmarks run and say where time goes."""
+"""The reference detector finds the same detections, losses and gradients; both benchmarks say where time goes."""
 
 import json
 from pathlib import Path

