@@ -92,8 +92,8 @@ def trainer_of(options: argparse.Namespace, size: int, way: Way, device: torch.d
     return trainer
 
 
-def measure(options: argparse.Namespace, size: int, way: Way) -> dict[str, float]:
-    """One step's seconds (median), the peak memory in GiB and the share of the peak, in this process."""
+def measure(options: argparse.Namespace, size: int, way: Way) -> dict:
+    """A step's seconds (median, and each), the peak memory in GiB and the share of the peak, in this process."""
     device = resolve_device(options.device)
     before = 0 if device.type == "cuda" else peak_resident_kib()
     trainer = trainer_of(options, size, way, device)
@@ -105,7 +105,8 @@ def measure(options: argparse.Namespace, size: int, way: Way) -> dict[str, float
             wait(device)
             seconds.append(time.perf_counter() - start)
         memory = peak_gib(device, before)
-        result = {"seconds": statistics.median(seconds[options.warmup :]), "peak_gib": memory}
+        each = seconds[options.warmup :]
+        result = {"seconds": statistics.median(each), "each": each, "peak_gib": memory}
         if options.count and way is Way.OURS:
             with count:
                 trainer.run_step()
@@ -134,9 +135,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true", help="torch.compile the student, ours alone")
     parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
     parser.add_argument("--ways", nargs="+", default=[way.value for way in Way], help="ours, fused, explicit")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of all ways, a fresh process each")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of all ways, a fresh process each")
     parser.add_argument("--warmup", type=int, default=1, help="steps before those measured")
-    parser.add_argument("--steps", type=int, default=1, help="steps to measure in a process")
+    parser.add_argument("--steps", type=int, default=2, help="steps to measure in a process")
     parser.add_argument("--no-count", dest="count", action="store_false", help="leave the share of the peak out")
     parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")
     parser.add_argument("--only", nargs=2, metavar=("SIZE", "WAY"), help=argparse.SUPPRESS)
@@ -166,10 +167,14 @@ def summary(size: int, runs: dict[Way, list[dict]]) -> dict:
     }
     good = {way: results for way, results in runs.items() if way.value not in row["errors"]}
     for way, results in good.items():
-        row[way.value] = {key: statistics.median(r[key] for r in results) for key in results[0]}
+        row[way.value] = {key: statistics.median(r[key] for r in results) for key in results[0] if key != "each"}
+        row[way.value]["each"] = steps = [second for r in results for second in r["each"]]
         if way is not Way.OURS and Way.OURS in good:
-            for key in ("seconds", "peak_gib"):
-                row[way.value][f"{key}_over_ours"] = ratio([r[key] for r in results], [r[key] for r in good[Way.OURS]])
+            ours = good[Way.OURS]
+            row[way.value]["seconds_over_ours"] = ratio(steps, [second for r in ours for second in r["each"]])
+            row[way.value]["peak_gib_over_ours"] = ratio(
+                [r["peak_gib"] for r in results], [r["peak_gib"] for r in ours]
+            )
     return row
 
 

@@ -116,7 +116,7 @@ def measured(where: dict[str, int], way: Way, options: argparse.Namespace, devic
     given = [*(distillation_step.QUICK if options.quick else []), "--device", options.device, "--no-count"]
     given += ["--precision", options.precision, "--warmup", str(options.warmup)]
     given += ["--images", str(where["images"]), "--regions", str(where["regions"])]
-    result = apart("benchmarks.distillation_step", [*given, "--only", str(where["size"]), way.value])
+    result = apart("benchmarks.distillation_step", [*given, "--steps", "1", "--only", str(where["size"]), way.value])
     return point | ({"note": result["error"]} if "error" in result else result)
 
 

@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--processes", type=int, default=2, help="no more than there are cores")
     parser.add_argument("--images", type=int, default=1, help="in one forward of a process")
     parser.add_argument("--steps", type=int, default=3, help="to measure, after three")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of the three ways")
+    parser.add_argument("--rounds", type=int, default=1, help="turns of the three ways")
     parser.add_argument("--sharding", default="none", help="DISTILL.SHARDING")
     parser.add_argument("--only", nargs="+", choices=sorted(FULL), default=list(FULL))
     parser.add_argument("--quick", action="store_true", help="the miniature, once, to see that it runs")
