@@ -15,7 +15,7 @@ from denserc.config import get_denserc_config
 from denserc.detection import FViT
 from denserc.structures import TextEmbeddings, Vocabulary
 
-CONFIGS = {"vitb16": "configs/ovcoco_vitb16.yaml", "vitl14": "configs/ovcoco_vitl14.yaml"}
+VITB16, VITL14 = "configs/ovcoco_vitb16.yaml", "configs/ovcoco_vitl14.yaml"
 QUICK = "configs/miniature/fvit.yaml"
 CLASSES, NOVEL = 65, 17  # of OV-COCO
 

@@ -22,7 +22,7 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from torch import nn
 
-from benchmarks.drawn_detector import CONFIGS, QUICK, configuration, drawn_detector, drawn_inputs
+from benchmarks.drawn_detector import QUICK, VITB16, configuration, drawn_detector, drawn_inputs
 from benchmarks.measure import Stopwatch, in_turns, machine, ratio, write, written
 from benchmarks.reference import Attention, plain_optimizer
 from benchmarks.reference_detector import ReferenceDetector
@@ -143,9 +143,9 @@ def compare(file: str, options: argparse.Namespace, device: torch.device, folder
     apart = {way.value: difference(found[Way.OURS], theirs) for way, theirs in found.items()}
     del found
     if Way.CACHED in ways:
-        with torch.no_grad():
-            for batch in batches[1:]:  # the first is there already
-                trainers[Way.CACHED].model(batch)
+        with torch.no_grad(), EventStorage():
+            for batch in batches:
+                trainers[Way.CACHED].losses(batch)
         cache.hits = cache.misses = 0
     with EventStorage() as storage:
 
@@ -193,7 +193,7 @@ def table(reports: list[dict]) -> str:
 def main(arguments: list[str] | None = None) -> dict:
     """The command line; returns what it writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", nargs="+", default=[CONFIGS["vitb16"]])
+    parser.add_argument("--config-file", nargs="+", default=[VITB16])
     parser.add_argument("--size", type=int, default=0, help="INPUT.SIZE; 0: the configuration's")
     parser.add_argument("--images", type=int, default=1, help="a step")
     parser.add_argument("--views", type=int, default=2, help="of the fixed set")
