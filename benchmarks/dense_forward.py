@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--encoder", default="EVA02-B-16")
     parser.add_argument("--construction", default="denserc", help="denserc or clipself")
     parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--bf16", action="store_true", help="all ways under autocast")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")

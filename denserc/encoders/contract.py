@@ -24,7 +24,7 @@ class TokenStream:
         tokens: (B, prefix + N, D), class token first.
         grid: (h, w) of the patch tokens, row-major after the prefix.
         prefix: number of tokens before the patches (1 with a class token, 0 without).
-        rope: rotary table of this grid, or None.
+        rope: rotary table of all tokens, or None.
     """
 
     tokens: torch.Tensor

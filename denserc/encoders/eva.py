@@ -50,6 +50,7 @@ class EvaTower(ImageTower):
             self.width // self.num_heads,
             None if reference is None else tuple(reference),
             trunk.rope.temperature,
+            prefix=1,
             device=x.device,
             dtype=x.dtype,
         )
@@ -75,7 +76,7 @@ class EvaTower(ImageTower):
             q, k = F.linear(normed[:, :first], q_weight, attn.q_bias), F.linear(normed, k_weight)
         q, k = self._split(q), self._split(k)
         if rotary:
-            q, k = self._rotate(q, stream), self._rotate(k, stream)
+            q, k = (apply_rot_embed_cat(x, t).to(x.dtype) for x, t in ((q, stream.rope[:first]), (k, stream.rope)))
         return q, k
 
     def inner_norm(self, index: int, merged: torch.Tensor) -> torch.Tensor:
@@ -101,14 +102,6 @@ class EvaTower(ImageTower):
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, D) -> (B, A, T, d)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-    @staticmethod
-    def _rotate(x: torch.Tensor, stream: TokenStream) -> torch.Tensor:
-        """Rotary embedding on the patch tokens; the class token has no position."""
-        head, patches = x[:, :, : stream.prefix], x[:, :, stream.prefix :]
-        if not patches.shape[2]:
-            return x
-        return torch.cat([head, apply_rot_embed_cat(patches, stream.rope).to(head.dtype)], dim=2)
 
 
 def _require_eva02(name: str, trunk: nn.Module) -> None:

@@ -54,6 +54,7 @@ def rotary_table(
     reference: tuple[int, int] | None,
     temperature: float = 10000.0,
     *,
+    prefix: int = 0,
     device: torch.device = _CPU,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
@@ -63,12 +64,16 @@ def rotary_table(
     learns, so the last few are kept, outside of any model: no state dict has them. Do not write to one. While a
     program is traced (torch.export, torch.compile) none is kept or taken: it would be no tensor afterwards.
 
+    Args:
+        prefix: tokens before the patches, which have no position: their rows rotate by nothing, so that a stream is
+            rotated whole, without taking it apart.
+
     Returns:
-        (h * w, 2 * head_dim): sines then cosines, the layout of timm's `apply_rot_embed_cat`.
+        (prefix + h * w, 2 * head_dim): sines then cosines, the layout of timm's `apply_rot_embed_cat`.
     """
     traced = torch.compiler.is_compiling() or detect_fake_mode() is not None
     make = _make_table if traced else _kept_table
-    return make(tuple(grid), head_dim, reference, temperature, device, dtype)
+    return make(tuple(grid), head_dim, reference, temperature, prefix, device, dtype)
 
 
 @torch.inference_mode(False)  # a table first made in inference mode could not be used in training
@@ -77,6 +82,7 @@ def _make_table(
     head_dim: int,
     reference: tuple[int, int] | None,
     temperature: float,
+    prefix: int,
     device: torch.device,
     dtype: torch.dtype,
 ) -> torch.Tensor:
@@ -88,7 +94,9 @@ def _make_table(
         ref_feat_shape=list(reference) if reference else None,
         device=_CPU,
     )
-    return torch.cat([sin, cos], dim=-1).to(device, dtype)
+    table = torch.cat([sin, cos], dim=-1)
+    still = torch.cat([torch.zeros(prefix, head_dim), torch.ones(prefix, head_dim)], dim=-1)
+    return torch.cat([still, table]).to(device, dtype)
 
 
 _kept_table = functools.lru_cache(maxsize=8)(_make_table)

@@ -98,7 +98,7 @@ MISTAKES = {
         CLIPSELF,
     ),
     "no rotary embedding": Mistake(
-        lambda patch, model: patch.setattr(eva.EvaTower, "_rotate", staticmethod(lambda x, stream: x)), CLIPSELF
+        lambda patch, model: patch.setattr(eva, "apply_rot_embed_cat", lambda x, table: x), CLIPSELF
     ),
     "antialiased position embeddings": Mistake(
         lambda patch, model: setattr(model.tower, "position_resize", PositionResize.BICUBIC_ANTIALIAS),

@@ -2,6 +2,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from timm.layers import apply_rot_embed_cat
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 
@@ -68,6 +69,13 @@ def test_a_table_is_made_once_and_serves_inference_and_training():
     x = torch.ones(15, 24, dtype=torch.float64, requires_grad=True)
     (x * table).sum().backward()  # an inference tensor would refuse
     assert torch.equal(x.grad, table)
+
+
+def test_a_prefix_is_not_rotated_to_the_bit():
+    x = torch.randn(1, 2, 1 + 6, 8)
+    whole = apply_rot_embed_cat(x, rotary_table((2, 3), 8, (4, 4), prefix=1))
+    assert torch.equal(whole[:, :, :1], x[:, :, :1])
+    assert torch.equal(whole[:, :, 1:], apply_rot_embed_cat(x[:, :, 1:], rotary_table((2, 3), 8, (4, 4))))
 
 
 def test_towers_keep_no_table_of_their_own(recorded, recorded_tower):
