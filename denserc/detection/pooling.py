@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torchvision.ops import roi_align
+
+from .threaded_align import threaded_roi_align
 
 
 def to_rois(boxes: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -62,4 +63,4 @@ class RegionPooler(nn.Module):
 def align(feature: torch.Tensor, rois: torch.Tensor, *, stride: float, resolution: int) -> torch.Tensor:
     """RoIAlign of one map: (B, C, h, w) and rois (R, 5) -> (R, C, resolution, resolution)."""
     # In half precision the boxes' coordinates would be off by up to half a pixel.
-    return roi_align(feature.float(), rois.float(), resolution, 1.0 / stride, sampling_ratio=-1, aligned=True)
+    return threaded_roi_align(feature.float(), rois.float(), scale=1.0 / stride, resolution=resolution)

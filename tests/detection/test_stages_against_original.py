@@ -87,9 +87,12 @@ def test_second_stage_on_fixed_regions(original, original_detector, one):
     close(encoder, original("fixed", "vlm_logits")[of_image], 1e-4)
     close(deltas, original("fixed", "deltas")[of_image], 5e-5)
     (result,) = heads.detect(levels(features, 4), features["dense"], [boxes], [size])
-    assert torch.equal(result.pred_classes, original("fixed", f"det_labels_{image}"))
-    close(result.scores, original("fixed", f"det_scores_{image}"), 2e-5)
-    close(result.pred_boxes.tensor, original("fixed", f"det_boxes_{image}"), 1e-3)
+    labels, scores, recorded = (original("fixed", f"det_{what}_{image}") for what in ("labels", "scores", "boxes"))
+    close(result.scores, scores, 2e-5)
+    same = result.pred_classes[:, None] == labels
+    same &= (result.scores[:, None] - scores).abs() <= 2e-5  # near ties may have swapped
+    same &= (result.pred_boxes.tensor[:, None] - recorded).abs().amax(dim=2) <= 1e-3
+    assert same.any(dim=0).all() and same.any(dim=1).all()
 
 
 @torch.no_grad()
