@@ -17,13 +17,19 @@ from detectron2.structures import Instances
 from tabulate import tabulate
 
 from benchmarks.distillation_step import Way
-from benchmarks.drawn_detector import QUICK, VITB16, VITL14, configuration, drawn_detector, drawn_inputs
-from benchmarks.measure import Stopwatch, in_turns, machine, ratio, write, written
+from benchmarks.drawn_detector import (
+    VITB16,
+    VITL14,
+    configuration,
+    drawn_detector,
+    drawn_inputs,
+    report_detectors,
+)
+from benchmarks.measure import Stopwatch, in_turns, ratio, written
 from benchmarks.reference import Attention
 from benchmarks.reference_detector import ReferenceDetector
 from denserc.detection import FViT
 from denserc.structures import choose
-from denserc.training import resolve_device
 
 OURS = {
     "ViT": ("backbone", "_encode"),
@@ -119,23 +125,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
     parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    device = resolve_device(options.device)
-    options.ways = options.ways or [way.value for way in Way if device.type == "cpu" or way is not Way.EXPLICIT]
-    if options.quick:
-        options.config_file = [QUICK]
-    reports = []
-    for file in options.config_file:
-        reports.append(compare(file, options, device))
-        print(table(reports[-1:]), flush=True)
-    report = {
-        "machine": machine(device),
-        "torch": torch.__version__,
-        "settings": vars(options),
-        "detectors": reports,
-        "table": table(reports),
-    }
-    write("detector", report)
-    return report
+    return report_detectors("detector", options, Way, compare, table)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ Random weights leave all anchors and all regions alike. So the running statistic
 gates and objectness are spread, and detections depend on the picture as those of a trained detector do.
 """
 
+import argparse
+from collections.abc import Callable
+from enum import Enum
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
@@ -11,9 +15,11 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from benchmarks.measure import machine, write
 from denserc.config import get_denserc_config
 from denserc.detection import FViT
 from denserc.structures import TextEmbeddings, Vocabulary
+from denserc.training import resolve_device
 
 VITB16, VITL14 = "configs/ovcoco_vitb16.yaml", "configs/ovcoco_vitl14.yaml"
 QUICK = "configs/miniature/fvit.yaml"
@@ -83,3 +89,28 @@ def drawn_detector(cfg: CfgNode) -> FViT:
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum
     return model.eval()
+
+
+def report_detectors(
+    name: str, options: argparse.Namespace, ways: type[Enum], compare: Callable[..., dict], table: Callable[..., str]
+) -> dict:
+    """What both detector benchmarks do with their options: compare each configuration, print, write FOLDER/name.json.
+
+    Args:
+        options: config_file, ways, device, quick, and what `compare` reads.
+        ways: all that there are; without options.ways all but "explicit" on a GPU.
+        compare: (file, options, device) -> a detector's report.
+        table: reports -> Markdown.
+    """
+    device = resolve_device(options.device)
+    options.ways = options.ways or [way.value for way in ways if device.type == "cpu" or way.value != "explicit"]
+    if options.quick:
+        options.config_file = [QUICK]
+    reports = []
+    for file in options.config_file:
+        reports.append(compare(file, options, device))
+        print(table(reports[-1:]), flush=True)
+    report = {"machine": machine(device), "torch": torch.__version__, "settings": vars(options)}
+    report |= {"detectors": reports, "table": table(reports)}
+    write(name, report)
+    return report

@@ -19,7 +19,7 @@ from benchmarks import distillation_step
 from benchmarks.distillation_step import Way
 from benchmarks.measure import FOLDER, apart, machine, write
 from denserc.structures import choose
-from denserc.training import resolve_device
+from denserc.training import free_bytes, resolve_device
 
 HEADS, DEPTH, PATCH = 12, 12, 16  # of a B/16, for the estimate of what fits
 AXES = {"size": "side of the student's input", "images": "images in one forward", "regions": "teacher's crops"}
@@ -28,14 +28,6 @@ AXES = {"size": "side of the student's input", "images": "images in one forward"
 def matrices_gib(size: int, images: int) -> float:
     """What the attention matrices of a B/16's student alone take in training, float32."""
     return images * DEPTH * HEADS * (size / PATCH) ** 4 * 4 / 2**30
-
-
-def free_gib(device: torch.device) -> float:
-    """Memory at hand."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 2**30
-    with open("/proc/meminfo") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20
 
 
 def largest_in(points: list[dict], gib: float) -> int | None:
@@ -114,7 +106,9 @@ def main(arguments: list[str] | None = None) -> dict:
 def measured(where: dict[str, int], way: Way, options: argparse.Namespace, device: torch.device) -> dict:
     """One point, in a process of its own."""
     point = {**where, "way": way.value}
-    if way is Way.EXPLICIT and 1.5 * matrices_gib(where["size"], where["images"]) > free_gib(device):
+    free = free_bytes(device)
+    free_gib = float("inf") if free is None else free / 2**30
+    if way is Way.EXPLICIT and 1.5 * matrices_gib(where["size"], where["images"]) > free_gib:
         return point | {"note": f"its attention alone takes {matrices_gib(where['size'], where['images']):.0f} GiB"}
     given = [*(distillation_step.QUICK if options.quick else []), "--device", options.device, "--no-count"]
     given += ["--precision", options.precision, "--warmup", str(options.warmup)]

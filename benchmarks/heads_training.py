@@ -22,8 +22,8 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from torch import nn
 
-from benchmarks.drawn_detector import QUICK, VITB16, configuration, drawn_detector, drawn_inputs
-from benchmarks.measure import Stopwatch, in_turns, machine, ratio, write, written
+from benchmarks.drawn_detector import VITB16, configuration, drawn_detector, drawn_inputs, report_detectors
+from benchmarks.measure import Stopwatch, in_turns, ratio, written
 from benchmarks.reference import Attention, plain_optimizer
 from benchmarks.reference_detector import ReferenceDetector
 from denserc.detection import FViT
@@ -32,7 +32,6 @@ from denserc.detection.feature_cache import CachePrecision, FeatureCache
 from denserc.detection.region_samples import RegionSample
 from denserc.detection.trainer import DetectionTrainer
 from denserc.structures import choose
-from denserc.training import resolve_device
 
 
 class Way(Enum):
@@ -177,6 +176,12 @@ def compare(file: str, options: argparse.Namespace, device: torch.device, folder
 PARTS = VIT, FORWARD, BACKWARD, UPDATE = "frozen maps", "heads forward", "heads backward", "clip and AdamW"
 
 
+def compare_in_a_folder(file: str, options: argparse.Namespace, device: torch.device) -> dict:
+    """`compare` with a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        return compare(file, options, device, folder)
+
+
 def table(reports: list[dict]) -> str:
     """One line an encoder and way."""
     lines = []
@@ -204,24 +209,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
     parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    device = resolve_device(options.device)
-    options.ways = options.ways or [way.value for way in Way if device.type == "cpu" or way is not Way.EXPLICIT]
-    if options.quick:
-        options.config_file = [QUICK]
-    reports = []
-    for file in options.config_file:
-        with tempfile.TemporaryDirectory() as folder:
-            reports.append(compare(file, options, device, folder))
-        print(table(reports[-1:]), flush=True)
-    report = {
-        "machine": machine(device),
-        "torch": torch.__version__,
-        "settings": vars(options),
-        "detectors": reports,
-        "table": table(reports),
-    }
-    write("heads_training", report)
-    return report
+    return report_detectors("heads_training", options, Way, compare_in_a_folder, table)
 
 
 if __name__ == "__main__":
