@@ -71,7 +71,8 @@ def compare(file: str, options: argparse.Namespace, device: torch.device) -> dic
     """One configuration's row a way."""
     cfg = configuration(file, device, size=options.size, bf16=options.bf16)
     model = drawn_detector(cfg)
-    side, repeats = cfg.INPUT.SIZE, options.repeats or (1 if file == VITL14 else 3)
+    side, rounds = cfg.INPUT.SIZE, options.repeats or (1 if file == VITL14 else 3)
+    warmup = min(1, rounds - 1)
     inputs = drawn_inputs(options.images, side, seed=0)
     ways = [choose(Way, way, "--ways") for way in options.ways]
     models = {way: model if way is Way.OURS else ReferenceDetector(model, Attention(way.value)).eval() for way in ways}
@@ -82,12 +83,13 @@ def compare(file: str, options: argparse.Namespace, device: torch.device) -> dic
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=options.bf16), watches[way]:
             found[way] = models[way](inputs)
 
-    seconds = in_turns({way: partial(detect, way) for way in ways}, repeats=repeats, warmup=0, device=device)
+    calls = {way: partial(detect, way) for way in ways}
+    seconds = in_turns(calls, repeats=rounds - warmup, warmup=warmup, device=device)
     result = {"encoder": cfg.MODEL.ENCODER.NAME, "size": side, "rows": []}
     for way in ways:
         pairs = [] if options.bf16 else zip(found[Way.OURS], found[way], strict=True)
         apart = [difference(one["instances"], other["instances"]) for one, other in pairs]
-        parts = {name: value / repeats for name, value in watches[way].seconds.items()}
+        parts = watches[way].mean(skip=warmup)
         result["rows"].append(
             {
                 "way": way.value,
@@ -113,6 +115,9 @@ def table(reports: list[dict]) -> str:
     return tabulate(lines, headers, tablefmt="github", floatfmt=".2f")
 
 
+_REPEATS = "rounds, of which the first counts only where it is the only one; 0: one for L/14, else 3"
+
+
 def main(arguments: list[str] | None = None) -> dict:
     """The command line; returns what it writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,7 +125,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--size", type=int, default=0, help="INPUT.SIZE; 0: the configuration's")
     parser.add_argument("--images", type=int, default=1, help="in one forward")
     parser.add_argument("--ways", nargs="+", default=None, help="ours, fused, explicit; on a GPU ours and fused")
-    parser.add_argument("--repeats", type=int, default=0, help="rounds, the first included; 0: one for L/14, else 3")
+    parser.add_argument("--repeats", type=int, default=0, help=_REPEATS)
     parser.add_argument("--bf16", action="store_true", help="all ways; detections are then not compared one by one")
     parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
     parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")

@@ -5,8 +5,8 @@
 Every measurement is a process of its own that builds the training as projects/Distillation/train_net.py does, with
 random weights and a drawn batch, and steps; the ways take turns, round by round. Memory: on a GPU what PyTorch
 allocated at most; on a CPU the process's largest resident size (Linux) above that after the imports, which says nothing
-about a GPU. Share of the peak: multiply-accumulates of the step, as PyTorch counts them, by those of the best large
-product in the same process.
+about a GPU. Share of the peak: multiply-accumulates a second of the fastest step, as PyTorch counts them, by those of
+the fastest large product in the same process.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def measure(options: argparse.Namespace, size: int, way: Way) -> dict:
             peak = matmul_peak(device, dtype, tower.width, (size // tower.patch_size) ** 2)
             result["giga_macs"] = count.get_total_flops() / 2e9
             result["peak_giga_macs_per_s"] = peak / 1e9
-            result["share_of_peak"] = result["giga_macs"] / result["seconds"] / result["peak_giga_macs_per_s"]
+            result["share_of_peak"] = result["giga_macs"] / min(each) / result["peak_giga_macs_per_s"]
     return result
 
 
@@ -136,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
     parser.add_argument("--ways", nargs="+", default=["ours", "explicit"], help="ours, fused, explicit")
     parser.add_argument("--rounds", type=int, default=1, help="turns of all ways, a fresh process each")
-    parser.add_argument("--warmup", type=int, default=1, help="steps before those measured")
+    parser.add_argument("--warmup", type=int, default=0, help="steps before those measured (a GPU needs some)")
     parser.add_argument("--steps", type=int, default=2, help="steps to measure in a process")
     parser.add_argument("--no-count", dest="count", action="store_false", help="leave the share of the peak out")
     parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")

@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--share", type=float, default=0.05, help="of each set's images")
     parser.add_argument("--shape", default="bbox", choices=["bbox", "segm"], help="boxes or masks")
     parser.add_argument("--peers", nargs="+", default=["reference"], choices=[*PEERS, "none"])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="1 %% of the images, once")
     parser.add_argument("--name", default="evaluation_scale", help="of the JSON below output/benchmarks")
     parser.add_argument("--only", choices=sorted(WAYS), help=argparse.SUPPRESS)

@@ -158,7 +158,7 @@ def compare(file: str, options: argparse.Namespace, device: torch.device, folder
         assert cache.misses == 0, "the cache was not warm"
     rows = []
     for way in ways:
-        taken = {name: value / options.repeats for name, value in watches[way].seconds.items()}
+        taken = watches[way].mean()
         taken[FORWARD] -= taken[VIT]
         taken[BACKWARD] = statistics.mean(seconds[way]) - sum(taken.values())
         rows.append(

@@ -19,8 +19,9 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    name = names[0] if info.exists() and names else platform.processor() or platform.machine()
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
     return f"{name}, {torch.get_num_threads()} threads"
 
 
@@ -121,16 +122,24 @@ class Stopwatch:
     """Seconds inside some methods, by name, while it is entered; what they call counts for them.
 
     Args:
-        methods: name -> (object, name of its method). Not nested in each other.
+        methods: name -> (object, name of its method).
         device: waited for before and after each call.
+
+    Attributes:
+        laps: those seconds, for each time it was entered.
     """
 
     def __init__(self, methods: dict[str, tuple[object, str]], device: torch.device):
         self.methods = methods
         self.device = device
-        self.seconds = dict.fromkeys(methods, 0.0)
+        self.laps: list[dict[str, float]] = []
+
+    def mean(self, skip: int = 0) -> dict[str, float]:
+        """Of the laps after the first `skip`."""
+        return {name: statistics.mean(lap[name] for lap in self.laps[skip:]) for name in self.methods}
 
     def __enter__(self) -> "Stopwatch":
+        self.laps.append(dict.fromkeys(self.methods, 0.0))
         for name, (owner, method) in self.methods.items():
             setattr(owner, method, self._timed(name, getattr(owner, method)))
         return self
@@ -145,7 +154,7 @@ class Stopwatch:
             start = time.perf_counter()
             result = call(*args, **options)
             wait(self.device)
-            self.seconds[name] += time.perf_counter() - start
+            self.laps[-1][name] += time.perf_counter() - start
             return result
 
         return timed

@@ -42,23 +42,15 @@ _BN = [f"MODEL.{key}" for key in ("FPN.NORM", "ROI_BOX_HEAD.NORM", "ROI_MASK_HEA
 _DISTILL = ["DATASETS.TRAIN", "()", "DISTILL.FOUNDATION.RANDOM_INIT", "True", "DISTILL.PROGRESS_BAR", "False"]
 _DISTILL += ["DISTILL.REGIONS.MAX_REGIONS", "1"]
 _DETECT = ["DATASETS.TRAIN", "('drawn_train',)", "MODEL.FVIT.VOCABULARY.TEMPLATES", "plain"]
+_FEWER = ["INPUT.SIZE", "256", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "128"]
 FULL = {
     "distillation": (
         "configs/distill/denserc_vitb16.yaml",
-        [
-            *_SAME,
-            *_DISTILL,
-            "DISTILL.STUDENT_SIZE",
-            "256",
-            "DISTILL.REGIONS.MAX_REGIONS",
-            "4",
-            "DISTILL.PRECISION",
-            "fp32",
-        ],
+        [*_SAME, *_DISTILL, "DISTILL.STUDENT_SIZE", "256", "DISTILL.PRECISION", "fp32"],
     ),
     "F-ViT's heads": (
         "configs/ovcoco_vitb16.yaml",
-        [*_SAME, *_DETECT, "INPUT.SIZE", "256", *(part for key in _BN for part in (key, "BN"))],
+        [*_SAME, *_DETECT, *_FEWER, *(part for key in _BN for part in (key, "BN"))],
     ),
 }
 QUICK = {

@@ -28,7 +28,13 @@ def test_a_stopwatch_adds_up_what_methods_take_and_leaves_them_as_they_were(monk
     for _ in range(2):
         with watch:
             assert box.open(1) == 2 and box.open(what=2) == 3
-    assert watch.seconds == {"open": 4} and "open" not in vars(box)
+    assert watch.laps == [{"open": 2}, {"open": 2}] and "open" not in vars(box)
+
+
+def test_a_stopwatch_leaves_out_the_first_laps():
+    watch = Stopwatch({"open": (None, "")}, torch.device("cpu"))
+    watch.laps = [{"open": 9.0}, {"open": 1.0}, {"open": 3.0}]
+    assert watch.mean(skip=1) == {"open": 2.0}
 
 
 def test_ratios_are_taken_round_by_round():
