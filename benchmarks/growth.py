@@ -8,6 +8,7 @@ From the reference's memory follows the largest input that it fits in 24 GiB.
 
 import argparse
 import sys
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -22,7 +23,10 @@ from denserc.structures import choose
 from denserc.training import free_bytes, resolve_device
 
 HEADS, DEPTH, PATCH = 12, 12, 16  # of a B/16, for the estimate of what fits
-AXES = {"size": "side of the student's input", "images": "images in one forward", "regions": "teacher's crops"}
+AXES = {"size": "side of the student's input", "images": "images in one forward", "regions": "teacher's crops an image"}
+MEASURED = {"seconds": "seconds a step", "peak_gib": "peak GiB"}
+FIXED = {"size": "pixels", "images": "image(s)", "regions": "crops"}
+NAMES = {Way.OURS: "DenseRC", Way.FUSED: "reference, fused attention", Way.EXPLICIT: "reference, attention matrices"}
 
 
 def matrices_gib(size: int, images: int) -> float:
@@ -40,18 +44,22 @@ def largest_in(points: list[dict], gib: float) -> int | None:
     return max(sides) if sides and fit.convert().coef[-1] > 0 else None
 
 
-def plot(axis: str, points: list[dict]) -> None:
-    """FOLDER/growth_<axis>.png: seconds and memory, a line for each way."""
+def plot(points: dict[str, list[dict]], file: Path) -> None:
+    """Seconds and memory, a row for each axis, a line for each way."""
     matplotlib.use("Agg")
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for panel, key, label in zip(panels, ("seconds", "peak_gib"), ("seconds a step", "peak GiB"), strict=True):
-        for way in {p["way"]: None for p in points}:
-            some = [p for p in points if p["way"] == way and key in p]
-            panel.plot([p[axis] for p in some], [p[key] for p in some], marker="o", label=way)
-        panel.set(xlabel=AXES[axis], ylabel=label, ylim=(0, None))
-        panel.legend(frameon=False)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    figure.savefig(FOLDER / f"growth_{axis}.png", dpi=120)
+    figure, rows = plt.subplots(len(points), 2, figsize=(9, 3 * len(points)), layout="constrained")
+    for panels, (axis, some) in zip(rows, points.items(), strict=True):
+        fixed = ", ".join(f"{some[0][other]} {name}" for other, name in FIXED.items() if other != axis)
+        for panel, (key, label) in zip(panels, MEASURED.items(), strict=True):
+            measured = [p for p in some if key in p]
+            for way in {p["way"]: None for p in measured}:
+                own = [p for p in measured if p["way"] == way]
+                panel.plot([p[axis] for p in own], [p[key] for p in own], marker="o", label=NAMES[Way(way)])
+            panel.set(xlabel=f"{AXES[axis]} ({fixed})", xticks=sorted({p[axis] for p in measured}))
+            panel.set(ylabel=label, ylim=(0, 1.1 * max(p[key] for p in measured)))
+    rows[0, 0].legend(frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120)
     plt.close(figure)
 
 
@@ -83,7 +91,7 @@ def main(arguments: list[str] | None = None) -> dict:
                     known[key] = measured({**base, axis: value}, way, options, device)
                     print(known[key], file=sys.stderr)
                 points[axis].append(known[key])
-        plot(axis, points[axis])
+    plot(points, FOLDER / "growth.png")
     explicit = [p for p in points["size"] if p["way"] == Way.EXPLICIT.value and "peak_gib" in p]
     flat = list(known.values())
     columns = ["size", "images", "regions", "way", "seconds", "peak_gib", "note"]
