@@ -71,8 +71,8 @@ def compare(file: str, options: argparse.Namespace, device: torch.device) -> dic
     """One configuration's row a way."""
     cfg = configuration(file, device, size=options.size, bf16=options.bf16)
     model = drawn_detector(cfg)
-    side, rounds = cfg.INPUT.SIZE, options.repeats or (1 if file == VITL14 else 3)
-    warmup = min(1, rounds - 1)
+    side, repeats = cfg.INPUT.SIZE, options.repeats or (1 if file == VITL14 else 2)
+    settle = min(1, repeats - 1)
     inputs = drawn_inputs(options.images, side, seed=0)
     ways = [choose(Way, way, "--ways") for way in options.ways]
     models = {way: model if way is Way.OURS else ReferenceDetector(model, Attention(way.value)).eval() for way in ways}
@@ -84,12 +84,12 @@ def compare(file: str, options: argparse.Namespace, device: torch.device) -> dic
             found[way] = models[way](inputs)
 
     calls = {way: partial(detect, way) for way in ways}
-    seconds = in_turns(calls, repeats=rounds - warmup, warmup=warmup, device=device)
+    seconds = in_turns(calls, repeats=repeats, warmup=0, settle=settle, device=device)
     result = {"encoder": cfg.MODEL.ENCODER.NAME, "size": side, "rows": []}
     for way in ways:
         pairs = [] if options.bf16 else zip(found[Way.OURS], found[way], strict=True)
         apart = [difference(one["instances"], other["instances"]) for one, other in pairs]
-        parts = watches[way].mean(skip=warmup)
+        parts = watches[way].mean(settle)
         result["rows"].append(
             {
                 "way": way.value,
@@ -115,7 +115,7 @@ def table(reports: list[dict]) -> str:
     return tabulate(lines, headers, tablefmt="github", floatfmt=".2f")
 
 
-_REPEATS = "rounds, of which the first counts only where it is the only one; 0: one for L/14, else 3"
+_REPEATS = "rounds; of several, each detects twice in its turn, and the second counts; 0: one for L/14, else 2"
 
 
 def main(arguments: list[str] | None = None) -> dict:

@@ -153,12 +153,13 @@ def compare(file: str, options: argparse.Namespace, device: torch.device, folder
             with watches[way]:
                 trainers[way].run_step()
 
-        seconds = in_turns({way: partial(step, way) for way in ways}, repeats=options.repeats, warmup=0, device=device)
+        calls = {way: partial(step, way) for way in ways}
+        seconds = in_turns(calls, repeats=options.repeats, warmup=0, settle=1, device=device)
     if Way.CACHED in ways:
         assert cache.misses == 0, "the cache was not warm"
     rows = []
     for way in ways:
-        taken = watches[way].mean()
+        taken = watches[way].mean(settle=1)
         taken[FORWARD] -= taken[VIT]
         taken[BACKWARD] = statistics.mean(seconds[way]) - sum(taken.values())
         rows.append(
@@ -204,7 +205,9 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--views", type=int, default=2, help="of the fixed set")
     parser.add_argument("--ways", nargs="+", default=None, help="ours, cached, fused, explicit (not on a GPU)")
     parser.add_argument("--cache-precision", default="fp32", help="MODEL.FVIT.CACHE.PRECISION: fp32 or fp16")
-    parser.add_argument("--repeats", type=int, default=2, help="rounds, the first included")
+    parser.add_argument(
+        "--repeats", type=int, default=2, help="rounds; in each a way takes two steps, the second counts"
+    )
     parser.add_argument("--bf16", action="store_true", help="all ways; gradients are then not compared")
     parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
     parser.add_argument("--quick", action="store_true", help="the miniature encoder, to see that it runs")

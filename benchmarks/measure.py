@@ -36,6 +36,7 @@ def in_turns(
     *,
     repeats: int,
     warmup: int = 1,
+    settle: int = 0,
     device: torch.device | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
@@ -44,12 +45,16 @@ def in_turns(
     Args:
         calls: by name.
         repeats: rounds that count, after `warmup` that do not.
+        settle: times that each is called in its turn before the call that counts, as in a loop of its own: what ran
+            before leaves caches and pages of another's.
         device: waited for after each call.
         clock: time.process_time for the time of the processor alone, whatever else runs.
     """
     seconds = {name: [] for name in calls}
     for turn in range(warmup + repeats):
         for name, call in calls.items():
+            for _ in range(settle):
+                call()
             start = clock()
             call()
             if device is not None:
@@ -134,9 +139,9 @@ class Stopwatch:
         self.device = device
         self.laps: list[dict[str, float]] = []
 
-    def mean(self, skip: int = 0) -> dict[str, float]:
-        """Of the laps after the first `skip`."""
-        return {name: statistics.mean(lap[name] for lap in self.laps[skip:]) for name in self.methods}
+    def mean(self, settle: int = 0) -> dict[str, float]:
+        """Of the laps that `in_turns` counts, without warm-up."""
+        return {name: statistics.mean(lap[name] for lap in self.laps[settle :: settle + 1]) for name in self.methods}
 
     def __enter__(self) -> "Stopwatch":
         self.laps.append(dict.fromkeys(self.methods, 0.0))

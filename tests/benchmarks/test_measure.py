@@ -31,10 +31,18 @@ def test_a_stopwatch_adds_up_what_methods_take_and_leaves_them_as_they_were(monk
     assert watch.laps == [{"open": 2}, {"open": 2}] and "open" not in vars(box)
 
 
-def test_a_stopwatch_leaves_out_the_first_laps():
+def test_calls_settle_in_their_turn():
+    order, time = [], iter(range(100))
+    seconds = in_turns(
+        {n: lambda n=n: order.append(n) for n in "ab"}, repeats=1, warmup=1, settle=1, clock=lambda: next(time)
+    )
+    assert order == list("aabb" * 2) and seconds == {"a": [1], "b": [1]}
+
+
+def test_a_stopwatch_counts_the_laps_that_turns_count():
     watch = Stopwatch({"open": (None, "")}, torch.device("cpu"))
-    watch.laps = [{"open": 9.0}, {"open": 1.0}, {"open": 3.0}]
-    assert watch.mean(skip=1) == {"open": 2.0}
+    watch.laps = [{"open": 9.0}, {"open": 1.0}, {"open": 9.0}, {"open": 3.0}]
+    assert watch.mean(settle=1) == {"open": 2.0} and watch.mean() == {"open": 5.5}
 
 
 def test_ratios_are_taken_round_by_round():
