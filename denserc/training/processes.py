@@ -36,5 +36,8 @@ def join_processes(model: nn.Module, device: torch.device, *, find_unused: bool 
             f"the NORM keys that say SyncBN (MODEL.FPN, .ROI_BOX_HEAD, .ROI_MASK_HEAD, .FVIT.UPSAMPLER_NORM, "
             f".FVIT.RPN) to BN or GN, or take one process."
         )
-    devices = {} if device.type == "cuda" else {"device_ids": None}
-    return create_ddp_model(model, broadcast_buffers=False, find_unused_parameters=find_unused, **devices)
+    options = {"broadcast_buffers": False, "find_unused_parameters": find_unused}
+    options["gradient_as_bucket_view"] = True  # what is sent is the gradient itself, not a second copy of all of it
+    if device.type != "cuda":
+        options["device_ids"] = None
+    return create_ddp_model(model, **options)
