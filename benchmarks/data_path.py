@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--foundation", type=int, default=896)
     parser.add_argument("--crop", type=int, default=224)
     parser.add_argument("--grid", type=int, default=6, help="rows and columns of regions: 6 x 6 is the most there is")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="two images, once")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     if options.quick:
@@ -122,7 +122,7 @@ def compare(paths: list[str], options: argparse.Namespace) -> dict:
     for path in paths:
         calls = {name: partial(way, path) for name, way in views.items()}
         calls |= {READ: partial(as_read, path, boxes, options), MADE: partial(made, as_read(path, boxes, options))}
-        taken = in_turns(calls, repeats=options.repeats, clock=time.process_time)
+        taken = in_turns(calls, repeats=options.repeats, settle=1, clock=time.process_time)
         for name, values in taken.items():
             seconds[name].append(statistics.median(values))
 
