@@ -7,7 +7,7 @@ steps of this repository, on a CPU. assumed: everything about GPUs and links (`A
 from dataclasses import dataclass
 
 from benchmarks.counts import DetectorCounts, DistillationCounts
-from denserc.distillation.regions import GridRule, grid_choices
+from denserc.distillation.data.regions import GridRule, grid_choices
 
 LVIS_CLASSES = 1203
 

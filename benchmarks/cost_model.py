@@ -17,16 +17,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks.cost_inputs import (
-    COUNTED,
-    CPU_STEPS,
-    LVIS_CLASSES,
-    MEANING,
-    SCORING,
-    Assumed,
-    Training,
-    trainings,
-)
+from benchmarks.cost_inputs import COUNTED, CPU_STEPS, LVIS_CLASSES, MEANING, SCORING, Assumed, Training, trainings
 from benchmarks.counts import DetectorCounts, DistillationCounts, detector_counts, distillation_counts
 from denserc.config import get_denserc_config
 

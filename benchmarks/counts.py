@@ -16,9 +16,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from denserc.construction import build_dense_model
-from denserc.detection.meta_arch import FViT
-from denserc.detection.rpn_head import RPNHead
-from denserc.detection.rpn_samples import predict_at
+from denserc.detection.modeling.meta_arch import FViT
+from denserc.detection.modeling.rpn import RPNHead, predict_at
 from denserc.distillation.build import build_foundation, build_teacher
 from denserc.distillation.distiller import foundation_input_size
 from denserc.distillation.optim import Trainable, set_trainable

@@ -23,12 +23,12 @@ from tabulate import tabulate
 
 from benchmarks.measure import in_turns, machine, ratio, write, written
 from benchmarks.reference import pil_views
-from denserc.data.image_lists import folder_list
-from denserc.data.images import read_rgb
-from denserc.data.squares import Resampling
-from denserc.distillation.crops import CropResize, CropTransform, content_extent, padded_square, to_padded_square
+from denserc.data.datasets.image_lists import folder_list
+from denserc.data.images.reading import read_rgb
+from denserc.data.images.resizing import Resampling
+from denserc.distillation.data.crops import CropResize, CropTransform, content_extent, padded_square, to_padded_square
+from denserc.distillation.data.views import RawBatch, RawSample, ViewSizes
 from denserc.distillation.distiller import normalized
-from denserc.distillation.views import RawBatch, RawSample, ViewSizes
 from denserc.structures import CLIP_PIXELS
 
 

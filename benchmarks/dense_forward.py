@@ -17,7 +17,7 @@ from benchmarks.reference import Attention, dense
 from denserc.construction import Construction, DenseEncoder
 from denserc.construction.cost import count_multiply_accumulates
 from denserc.encoders import build_clip
-from denserc.training import resolve_device
+from denserc.engine import resolve_device
 
 
 def built(options: argparse.Namespace, device: torch.device):

@@ -20,13 +20,13 @@ from tabulate import tabulate
 
 from benchmarks.measure import in_turns, machine, wait, write
 from denserc.config import get_denserc_config
-from denserc.detection.backbone import DENSE
-from denserc.detection.fusion import fuse_scores
-from denserc.detection.pooling import align, to_rois
-from denserc.detection.postprocess import select_detections
-from denserc.detection.roi_heads import FViTROIHeads
+from denserc.detection.modeling.backbone import DENSE
+from denserc.detection.modeling.classifier import fuse_scores
+from denserc.detection.modeling.poolers import align, to_rois
+from denserc.detection.modeling.postprocess import select_detections
+from denserc.detection.modeling.roi_heads import FViTROIHeads
+from denserc.engine import resolve_device
 from denserc.structures import TextEmbeddings, Vocabulary
-from denserc.training import resolve_device
 
 
 def build_heads(options: argparse.Namespace, device: torch.device) -> FViTROIHeads:

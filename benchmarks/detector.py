@@ -17,14 +17,7 @@ from detectron2.structures import Instances
 from tabulate import tabulate
 
 from benchmarks.distillation_step import Way
-from benchmarks.drawn_detector import (
-    VITB16,
-    VITL14,
-    configuration,
-    drawn_detector,
-    drawn_inputs,
-    report_detectors,
-)
+from benchmarks.drawn_detector import VITB16, VITL14, configuration, drawn_detector, drawn_inputs, report_detectors
 from benchmarks.measure import Stopwatch, in_turns, ratio, written
 from benchmarks.reference import Attention
 from benchmarks.reference_detector import ReferenceDetector

@@ -19,8 +19,9 @@ from benchmarks.data_path import drawn_images
 from benchmarks.generated_sets import SETS, write_set
 from benchmarks.measure import in_turns, machine, write
 from denserc.config import get_denserc_config
-from denserc.data.registration import register_open_vocab_dataset
-from denserc.detection.loader import build_train_loader, training_records
+from denserc.data.datasets.registration import register_open_vocab_dataset
+from denserc.detection.data import training_mapper
+from denserc.openvocab.loader import build_train_loader, training_records
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -38,7 +39,9 @@ def main(arguments: list[str] | None = None) -> dict:
     try:
         with tempfile.TemporaryDirectory() as folder:
             cfg.DATASETS.TRAIN = (drawn_set(Path(folder), options.count),)
-            stream = build_train_loader(cfg, 0, 0, training_records(cfg)).dataset
+            stream = build_train_loader(
+                cfg, training_mapper(cfg), start=0, seed=0, records=training_records(cfg)
+            ).dataset
             places = iter(range(options.count * (options.repeats + 1)))
             read = {"image": lambda: stream[next(places)]}
             seconds = in_turns(

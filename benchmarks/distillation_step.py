@@ -30,12 +30,12 @@ from benchmarks.measure import apart, machine, matmul_peak, peak_gib, peak_resid
 from benchmarks.reference import Attention, ReferenceDistiller, plain_optimizer
 from denserc.config import get_denserc_config
 from denserc.construction import build_dense_model
-from denserc.distillation.batch import DistillationBatch
 from denserc.distillation.build import build_trainer
+from denserc.distillation.data.batch import DistillationBatch
 from denserc.distillation.distiller import Distiller
 from denserc.distillation.trainer import DistillationTrainer
+from denserc.engine import resolve_device
 from denserc.structures import choose
-from denserc.training import resolve_device
 
 
 class Way(Enum):

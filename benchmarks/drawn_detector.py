@@ -18,8 +18,8 @@ from torch import nn
 from benchmarks.measure import machine, write
 from denserc.config import get_denserc_config
 from denserc.detection import FViT
+from denserc.engine import resolve_device
 from denserc.structures import TextEmbeddings, Vocabulary
-from denserc.training import resolve_device
 
 VITB16, VITL14 = "configs/ovcoco_vitb16.yaml", "configs/ovcoco_vitl14.yaml"
 QUICK = "configs/miniature/fvit.yaml"

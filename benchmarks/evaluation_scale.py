@@ -30,9 +30,9 @@ PEERS = ("reference", "faster_coco_eval")
 
 def ours(folder: Path, federated: bool, shape: str) -> list[float]:
     """As `denserc.tools.evaluate` does."""
-    from denserc.data.json_files import read_annotation_file
-    from denserc.evaluation.average_precision import Shape, score_detections
-    from denserc.evaluation.predictions import read_predictions
+    from denserc.evaluation.detection.prediction_files import read_predictions
+    from denserc.evaluation.scoring.average_precision import Shape, score_detections
+    from denserc.structures.files import read_annotation_file
 
     truth = read_annotation_file(folder / "truth.json")
     scores = score_detections(

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as mask_api
 
-from denserc.data.json_files import write_json
 from denserc.data.proposals import write_results
-from denserc.evaluation.detections import Detections
-from denserc.evaluation.predictions import write_predictions
+from denserc.evaluation.detection.prediction_files import write_predictions
+from denserc.evaluation.scoring.tables import Detections
+from denserc.structures.files import write_json
 
 WIDTH, HEIGHT = 640, 480
 

@@ -19,8 +19,8 @@ from tabulate import tabulate
 from benchmarks import distillation_step
 from benchmarks.distillation_step import Way
 from benchmarks.measure import FOLDER, apart, machine, write
+from denserc.engine import free_bytes, resolve_device
 from denserc.structures import choose
-from denserc.training import free_bytes, resolve_device
 
 HEADS, DEPTH, PATCH = 12, 12, 16  # of a B/16, for the estimate of what fits
 AXES = {"size": "side of the student's input", "images": "images in one forward", "regions": "teacher's crops an image"}

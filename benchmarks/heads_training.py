@@ -27,10 +27,10 @@ from benchmarks.measure import Stopwatch, in_turns, ratio, written
 from benchmarks.reference import Attention, plain_optimizer
 from benchmarks.reference_detector import ReferenceDetector
 from denserc.detection import FViT
-from denserc.detection.engine import build_trainer
-from denserc.detection.feature_cache import CachePrecision, FeatureCache
-from denserc.detection.region_samples import RegionSample
-from denserc.detection.trainer import DetectionTrainer
+from denserc.detection.modeling.feature_cache import CachePrecision, FeatureCache
+from denserc.detection.modeling.sampling import RegionSample
+from denserc.openvocab.engine import build_trainer
+from denserc.openvocab.trainer import OpenVocabularyTrainer
 from denserc.structures import choose
 
 
@@ -74,7 +74,7 @@ def frozen(network: nn.Module) -> tuple[object, str]:
     return (network.model.backbone, "_view_maps") if isinstance(network, WithCache) else (network.backbone, "_encode")
 
 
-def gradients(trainer: DetectionTrainer, model: FViT, batch: list[dict], samples: list) -> dict[str, torch.Tensor]:
+def gradients(trainer: OpenVocabularyTrainer, model: FViT, batch: list[dict], samples: list) -> dict[str, torch.Tensor]:
     """Losses and gradients of a batch by name; weights and statistics stay.
 
     Args:

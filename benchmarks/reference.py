@@ -1,7 +1,7 @@
 """What CLIPSelf, DeCLIP and F-ViT do, restated plainly: the alternative that DenseRC is measured against.
 
 The weights and the parts of a block are DenseRC's own, so both compute the same numbers (tests/benchmarks); the way is
-theirs. docs/SPEED.md lists it point by point. Shape letters as in `denserc.encoders.contract`.
+theirs. docs/SPEED.md lists it point by point. Shape letters as in `denserc.encoders.towers.base`.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torchvision.transforms import functional as TF
 
 from denserc.construction import DenseEncoder
 from denserc.construction.choices import ValueModule, ValueSource
-from denserc.distillation.batch import DistillationBatch
+from denserc.distillation.data.batch import DistillationBatch
 from denserc.distillation.distiller import Distiller, normalized
 from denserc.distillation.losses import pool_regions, semantics_loss
 from denserc.encoders import ImageTower, TokenStream, merge_heads

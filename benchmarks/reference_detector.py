@@ -14,12 +14,12 @@ from torchvision.ops import nms, roi_align
 
 from benchmarks.reference import Attention, block, construction_of, gated_values, without_attention
 from denserc.construction import DenseEncoder
-from denserc.detection import pooling
-from denserc.detection.backbone import DENSE
-from denserc.detection.fusion import fuse_scores
-from denserc.detection.meta_arch import FViT
-from denserc.detection.pooling import align, to_rois
-from denserc.detection.postprocess import original_size, to_original_size
+from denserc.detection.modeling import poolers as pooling
+from denserc.detection.modeling.backbone import DENSE
+from denserc.detection.modeling.classifier import fuse_scores
+from denserc.detection.modeling.meta_arch import FViT
+from denserc.detection.modeling.poolers import align, to_rois
+from denserc.detection.modeling.postprocess import original_size, to_original_size
 
 SPLIT = 10_000  # mmcv's split_thr: from so many candidates on it suppresses group by group
 

@@ -13,8 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from denserc.data.transfer_files import OBJECTS365_VAL, OBJECTS365_VAL_IMAGES, write_objects365
-from denserc.data.vocabularies import objects365_v2_misspelt, vocabulary
+from denserc.data.datasets.transfer import OBJECTS365_VAL, OBJECTS365_VAL_IMAGES, write_objects365
+from denserc.data.vocabulary.published import objects365_v2_misspelt, vocabulary
 from denserc.structures import DenseRCError
 
 OFFICIAL = {"v1": "objects365_val.json", "v2": "zhiyuan_objv2_val.json"}

@@ -14,9 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from denserc.data.split_files import write_ov_coco_splits
-from denserc.data.splits import OFFICIAL_TRAIN_IMAGES, OFFICIAL_VAL_IMAGES
-from denserc.data.vocabularies import read_class_list, vocabulary
+from denserc.data.datasets.splits import OFFICIAL_TRAIN_IMAGES, OFFICIAL_VAL_IMAGES, write_ov_coco_splits
+from denserc.data.vocabulary.published import read_class_list, vocabulary
 from denserc.structures import DenseRCError, Vocabulary
 
 

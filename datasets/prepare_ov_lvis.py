@@ -11,10 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from denserc.data.json_files import read_annotation_file
-from denserc.data.split_files import write_lvis_norare
-from denserc.data.splits import OFFICIAL_LVIS_TRAIN_IMAGES, OFFICIAL_LVIS_VAL_IMAGES, count
+from denserc.data.datasets.splits import OFFICIAL_LVIS_TRAIN_IMAGES, OFFICIAL_LVIS_VAL_IMAGES, count, write_lvis_norare
 from denserc.structures import DenseRCError
+from denserc.structures.files import read_annotation_file
 
 
 def main(arguments: list[str]) -> int:

@@ -12,8 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from denserc.data.transfer_files import VOC_IMAGES, write_voc
-from denserc.data.vocabularies import vocabulary
+from denserc.data.datasets.transfer import VOC_IMAGES, write_voc
+from denserc.data.vocabulary.published import vocabulary
 from denserc.structures import ConfigurationError, DenseRCError
 
 

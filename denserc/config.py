@@ -6,6 +6,7 @@ from .construction import add_encoder_config
 from .data.config import add_data_config
 from .detection.config import add_detection_config
 from .distillation.config import add_distillation_config
+from .openvocab.config import add_openvocab_config
 
 
 def add_denserc_config(cfg: CfgNode) -> None:
@@ -13,6 +14,7 @@ def add_denserc_config(cfg: CfgNode) -> None:
     add_data_config(cfg)
     add_encoder_config(cfg)
     add_distillation_config(cfg)
+    add_openvocab_config(cfg)
     add_detection_config(cfg)
 
 

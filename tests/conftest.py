@@ -9,11 +9,12 @@ from timm.models.eva import Eva
 from torch import nn
 
 from denserc.encoders import ImageTower, build_clip, load_exactly, to_open_clip_keys
-from denserc.encoders.contract import Clip
-from denserc.encoders.eva import EvaTower
+from denserc.encoders.towers.base import Clip
+from denserc.encoders.towers.eva import EvaTower
 from denserc.structures import CLIP_PIXELS
+from tests.paths import FIXTURES
 
-RECORDED = Path(__file__).parent / "fixtures" / "encoders"
+RECORDED = FIXTURES / "encoders"
 
 
 class Recorded:

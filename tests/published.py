@@ -10,8 +10,8 @@ from timm.models import is_model, register_model
 from timm.models.eva import Eva
 
 from denserc.encoders import build_clip
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 _LINE = re.compile(r"^(\S+)\t\(([\d, ]*)\)\t(\w+)", re.MULTILINE)
 # Published sizes -> those of the recorded tiny detector: width, MLP, positions, image-text space, pyramid, fc input.
 _SHRUNK = {768: 96, 2048: 160, 197: 50, 512: 48, 256: 32, 12544: 1568}

@@ -8,8 +8,8 @@ from denserc.config import get_denserc_config
 from denserc.construction import construction_from_config
 from denserc.distillation.distiller import foundation_input_size
 from denserc.encoders.build import _has_quick_gelu
+from tests.paths import CONFIGS
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 PATCH = {"DenseRC-Miniature": 8} | dict.fromkeys(
     ("EVA02-B-16", "ViT-B-16-quickgelu", "ViT-B-16-SigLIP", "ViT-B-16-SigLIP2"), 16

@@ -5,27 +5,32 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.paths import ROOT
+
 PACKAGE = "denserc"
 
-# Which packages of ours each may import besides itself; "config" is the module denserc/config.py.
+# Which packages of ours each may import besides itself; "config" and "launch" are modules of denserc/.
 MAY_IMPORT = {
     "structures": set(),
     "encoders": {"structures"},
-    "construction": {"structures", "encoders"},
     "data": {"structures"},
-    "training": {"structures"},
-    "distillation": {"structures", "encoders", "construction", "data", "training"},
-    "detection": {"structures", "encoders", "construction", "data", "training"},
+    "engine": {"structures"},
+    "construction": {"structures", "encoders"},
+    "analysis": {"structures", "encoders", "construction"},
+    "openvocab": {"structures", "encoders", "data", "engine", "construction"},
+    "distillation": {"structures", "encoders", "data", "engine", "construction"},
     "evaluation": {"structures", "data"},
     "visualization": {"structures", "data"},
 }
-BELOW = set(MAY_IMPORT)
-MAY_IMPORT["config"] = BELOW  # gathers each package's own keys
-MAY_IMPORT["miniature"] = BELOW | {"config"}
-MAY_IMPORT["tools"] = BELOW | {"config", "miniature"}
+MAY_IMPORT["detection"] = MAY_IMPORT["openvocab"] | {"openvocab"}
+MAY_IMPORT["config"] = set(MAY_IMPORT)  # gathers each package's own keys
+MAY_IMPORT["launch"] = {"structures", "data", "config"}
+MAY_IMPORT["analysis"] |= {"visualization"}
+LIBRARY = set(MAY_IMPORT)
+MAY_IMPORT["miniature"] = LIBRARY
+MAY_IMPORT["tools"] = LIBRARY | {"miniature"}
 # Commands: the only places that may look at the environment or the command line.
-COMMANDS = {"tools", "miniature"}
+COMMANDS = {"tools", "miniature", "launch"}
 
 
 def imported_packages(source: str, module: tuple[str, ...], is_package: bool = False) -> set[str]:
@@ -87,7 +92,7 @@ ALL = modules()
 def test_module_imports_only_what_lies_below_it(path, module, is_package):
     imported = imported_packages(path.read_text(encoding="utf-8"), module, is_package)
     if len(module) == 1:
-        allowed = set()
+        allowed = set()  # denserc/__init__.py names its public functions and imports them when they are asked for
     else:
         assert module[1] in MAY_IMPORT, f"{module[1]} has no line in the architecture: add it to MAY_IMPORT"
         allowed = MAY_IMPORT[module[1]] | {module[1], "__version__"}  # the version is a constant, not a package
@@ -100,6 +105,58 @@ def test_only_commands_read_environment_or_command_line(path, module, is_package
         return
     uses = surroundings_read(path.read_text(encoding="utf-8"))
     assert not uses, f"{path.relative_to(ROOT)} reads its surroundings: {uses}"
+
+
+def imported_modules(source: str, module: tuple[str, ...], is_package: bool) -> set[tuple[str, ...]]:
+    """Modules and packages of ours that a source imports, at any depth of its code, as dotted parts."""
+    known = {parts for _, parts, _ in ALL}
+    parent, found = module if is_package else module[:-1], set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            targets = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = parent[: len(parent) - (node.level - 1)] if node.level else ()
+            stem = (*above, *(node.module.split(".") if node.module else ()))
+            targets = [target if (target := (*stem, alias.name)) in known else stem for alias in node.names]
+        else:
+            continue
+        found |= {target for target in targets if target in known}
+    return found - {module}
+
+
+def circles(graph: dict) -> list[list]:
+    """The groups of nodes that reach each other."""
+    reach = {node: set(graph[node]) for node in graph}
+    for middle in graph:
+        for node in graph:
+            if middle in reach[node]:
+                reach[node] |= reach[middle]
+    return sorted({tuple(sorted(o for o in reach[n] if n in reach[o])) for n in graph if n in reach[n]})
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = {}
+    for path, module, is_package in ALL:
+        if not is_package:  # a package's face only hands names on; who imports it imports what it hands on
+            graph[module] = imported_modules(path.read_text(encoding="utf-8"), module, is_package)
+    faces = {
+        module: imported_modules(path.read_text(encoding="utf-8"), module, True)
+        for path, module, is_package in ALL
+        if is_package and len(module) > 1
+    }
+
+    def behind(target, seen=()):
+        if target not in faces:
+            return {target} & graph.keys()
+        return {end for t in faces[target] if t not in seen for end in behind(t, (*seen, target))}
+
+    files = {m: {end for target in targets for end in behind(target)} - {m} for m, targets in graph.items()}
+    assert circles(files) == []
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [("a", "b", "c")]
+    assert circles({"a": {"b"}, "b": set()}) == []
 
 
 def test_the_table_has_no_cycle():

@@ -7,7 +7,9 @@ import open_clip
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 
-FOLDER = Path(__file__).parent / "fixtures" / "tiny_models"
+from tests.paths import FIXTURES
+
+FOLDER = FIXTURES / "tiny_models"
 
 
 @register_model

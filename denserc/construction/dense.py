@@ -3,7 +3,7 @@
 X_dense = sum over the last k blocks l of Proj_l(A_p^(l) v_p^(l)), then the tower's final norm and
 projection into the image-text space (unrolled CLS token; FACTS, section 1).
 
-Shape letters as in `denserc.encoders.contract`; k the number of blocks used.
+Shape letters as in `denserc.encoders.towers.base`; k the number of blocks used.
 """
 
 from collections.abc import Sequence

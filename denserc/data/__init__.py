@@ -8,5 +8,5 @@ __all__ = ["dataset_vocabulary", "register_from_yaml", "register_open_vocab_data
 def __getattr__(name: str):
     # Registration imports Detectron2, which takes seconds; the prepare scripts do without it.
     if name in __all__:
-        return getattr(import_module(".registration", __name__), name)
+        return getattr(import_module(".datasets.registration", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

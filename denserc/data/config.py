@@ -4,8 +4,8 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from .builtin import register_all
-from .registration import register_from_yaml
+from .datasets.builtin import register_all
+from .datasets.registration import register_from_yaml
 
 
 def add_data_config(cfg: CfgNode) -> None:

@@ -1,17 +1,17 @@
 """F-ViT in Detectron2: the meta-architecture, its parts, training and evaluation. Importing registers them."""
 
-from .backbone import FViTBackbone, build_fvit_backbone
-from .checkpoint import FViTCheckpointer
-from .detector import load_detector
+from ..openvocab.checkpoint import ModelCheckpointer
 from .engine import run
-from .meta_arch import FViT
-from .roi_heads import FViTROIHeads
-from .rpn import FViTRPN
+from .modeling.backbone import FViTBackbone, build_fvit_backbone
+from .modeling.meta_arch import FViT
+from .modeling.roi_heads import FViTROIHeads
+from .modeling.rpn import FViTRPN
+from .predictor import load_detector
 
 __all__ = [
     "FViT",
     "FViTBackbone",
-    "FViTCheckpointer",
+    "ModelCheckpointer",
     "FViTROIHeads",
     "FViTRPN",
     "build_fvit_backbone",

@@ -14,22 +14,14 @@ def add_detection_config(cfg: CfgNode) -> None:
     cfg.INPUT.SIZE = 640
     # Range of the random scale in training, relative to INPUT.SIZE; then a crop of INPUT.SIZE at most.
     cfg.INPUT.SCALE_JITTER = [0.1, 2.0]
-    # 0: every visit of an image draws scale, crop and flip anew. K: it has K views, drawn once by SEED, that take
-    # turns; the encoder then sees one image at a time, so that its maps of a view are the same bits at every visit.
-    cfg.INPUT.FIXED_VIEWS = 0
     # "opencv_bilinear" (the original, no antialiasing) or "pillow_bilinear" (Detectron2).
     cfg.INPUT.RESAMPLING = "opencv_bilinear"
 
-    # Images in one forward pass of a process at test. Sizes are padded to the largest of a batch.
-    cfg.TEST.IMS_PER_PROCESS = 1
     # Side of the square input at test; 0: INPUT.SIZE.
     cfg.TEST.INPUT_SIZE = 0
     # Look at every image and its mirror image: the regions of both are scored in both, and scores, boxes and masks
     # averaged before suppression. About twice the time.
     cfg.TEST.FLIP = False
-    # With --eval-only: an evaluation that was interrupted goes on after the images whose predictions are on disk. It
-    # is refused where other weights, another vocabulary or other settings made them.
-    cfg.TEST.RESUME_PREDICTIONS = False
     # Which LVIS AP: "standard" (300 detections an image), "fixed" (10,000 a class), or both.
     cfg.TEST.LVIS_PROTOCOLS = ["standard"]
     # Report the recall of the RPN's proposals too (AR@100, AR@300, AR@1000 by groups of classes).
@@ -39,31 +31,6 @@ def add_detection_config(cfg: CfgNode) -> None:
     cfg.TEST.PROPOSALS = CfgNode()
     cfg.TEST.PROPOSALS.FILE = ""
     cfg.TEST.PROPOSALS.PER_IMAGE = 1000
-    # What decides OUTPUT_DIR/model_best.pth, at every evaluation: a metric of the first set in DATASETS.TEST, as
-    # "ov_coco/AP50_novel"; "auto": the first that is there of ov_lvis_masks/AP_rare, ov_lvis/AP_rare,
-    # ov_coco/AP50_novel, coco/AP_all; "": no best checkpoint. Larger is better, NaN never wins.
-    cfg.TEST.BEST = "auto"
-
-    cfg.SOLVER.BETAS = [0.9, 0.999]
-    # Largest norm of the gradient of all parameters together; 0: no limit. (Detectron2's own
-    # SOLVER.CLIP_GRADIENTS limits each parameter apart and is not read.)
-    cfg.SOLVER.CLIP_NORM = 1.0
-    # Forward passes whose gradients are added up for one step; SOLVER.IMS_PER_BATCH, the total over all processes, is
-    # divided among them.
-    cfg.SOLVER.ACCUMULATE = 1
-    # Autocast of the trained parts with SOLVER.AMP.ENABLED: "fp16" (CUDA alone, with gradient scaling) or "bf16".
-    cfg.SOLVER.AMP.PRECISION = "fp16"
-    # The learning rate: BASE_LR for "none", BASE_LR * b for "linear", BASE_LR * sqrt(b) for "sqrt", where
-    # b = IMS_PER_BATCH / REFERENCE_BATCH. Nothing else changes: MAX_ITER, STEPS and WARMUP_ITERS stay steps.
-    cfg.SOLVER.LR_SCALING = "none"
-    # Images a step that BASE_LR is meant for.
-    cfg.SOLVER.REFERENCE_BATCH = 64
-    cfg.SOLVER.EMA = CfgNode()
-    # Decay of a moving average of what is trained (running statistics included), updated after each step: 0 = none.
-    cfg.SOLVER.EMA.DECAY = 0.0
-    # Where there is an average: "average" or "trained" is evaluated and is the "model" of every checkpoint. What
-    # training goes on from stands beside it.
-    cfg.SOLVER.EMA.EXPORT = "average"
 
     cfg.MODEL.FVIT = CfgNode()
     fvit = cfg.MODEL.FVIT
@@ -118,8 +85,3 @@ def add_detection_config(cfg: CfgNode) -> None:
     fvit.FUSION.BASE = 0.1  # the encoder's share for base classes and background
     fvit.FUSION.NOVEL = 0.8  # for novel classes
     fvit.FUSION.UNSPLIT = 0.2  # for all, where a data set names no novel class (transfer)
-
-    fvit.VOCABULARY = CfgNode()
-    fvit.VOCABULARY.TEMPLATES = "vild"  # "vild" or "plain"
-    fvit.VOCABULARY.EMBEDDINGS = ""  # a file of text embeddings to take the names from, instead of embedding them
-    fvit.VOCABULARY.CACHE_DIR = ""  # empty: OUTPUT_DIR/text_embeddings

@@ -10,10 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..encoders import load_exactly, to_open_clip_keys
-from ..structures import CheckpointError, WeightsMismatchError
-from ..training import write_atomically
-from .checkpoint import METADATA
-from .meta_arch import FViT
+from ..openvocab.checkpoint import METADATA
+from ..structures import CheckpointError, WeightsMismatchError, write_atomically
+from .modeling.meta_arch import FViT
 
 _RULES = tuple(
     (re.compile(pattern), replacement)

@@ -9,16 +9,16 @@ from torch import nn
 from torchvision.ops import nms
 
 from ..structures import ConfigurationError
-from .backbone import DENSE
-from .fusion import fuse_scores
-from .meta_arch import FViT
+from .modeling.backbone import DENSE
+from .modeling.classifier import fuse_scores
+from .modeling.meta_arch import FViT
 
 
 class DetectorProgram(nn.Module):
     """Image and text embeddings -> boxes and scores, every size but C fixed, no Python on the way.
 
     It computes what FViT does up to the scores of the refined boxes. Suppression per class is left to the caller, as
-    every runtime has its own (`denserc.detection.postprocess.select_detections` is ours); so are masks.
+    every runtime has its own (`denserc.detection.modeling.postprocess.select_detections` is ours); so are masks.
 
     Args:
         model: in eval mode.

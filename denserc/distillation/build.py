@@ -10,12 +10,11 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..construction import DenseEncoder, DenseModel, GradientCheckpointing, checkpointing_that_fits, kept_bytes
+from ..data.images.resizing import Resampling
 from ..data.proposals import ProposalLimits, read_proposals
-from ..data.squares import Resampling
 from ..encoders import PositionResize, build_clip, build_foundation_model
-from ..encoders.contract import FoundationModel, ImageTower
-from ..structures import ConfigurationError, choose
-from ..training import (
+from ..encoders.towers.base import FoundationModel, ImageTower
+from ..engine import (
     Precision,
     RateScaling,
     Sharding,
@@ -25,17 +24,17 @@ from ..training import (
     join_processes,
     scaled_rate,
 )
-from .crops import CropResize, CropTransform
-from .data import DistillationDataset, UnreadableMonitor, build_loader
+from ..structures import ConfigurationError, choose
+from .data.crops import CropResize, CropTransform
+from .data.dataset import DistillationDataset, UnreadableMonitor, build_loader
+from .data.regions import GridRegions, GridRule, ImageRecord, ProposalRegions, RegionSource, WithoutProposals
+from .data.sources import collect_images
+from .data.views import ViewPlace
 from .distiller import Distiller, foundation_input_size
 from .losses import CoherenceFeatures, CoherenceReading, PooledMap
-from .memory import TargetMemory
 from .optim import ExportedWeights, Trainable, build_optimizer, learning_rate, set_trainable
-from .proposals import ProposalRegions, WithoutProposals
-from .regions import GridRegions, GridRule, ImageRecord, RegionSource
-from .sources import collect_images
+from .target_cache import TargetMemory
 from .trainer import DistillationTrainer
-from .views import ViewPlace
 
 logger = logging.getLogger(__name__)
 

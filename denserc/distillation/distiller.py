@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 from ..construction import DenseEncoder
-from ..encoders.contract import FoundationModel, ImageTower
-from ..structures import ConfigurationError, PixelStatistics
-from ..training import weights_digest
-from .batch import DistillationBatch
+from ..encoders.towers.base import FoundationModel, ImageTower
+from ..structures import ConfigurationError, PixelStatistics, weights_digest
+from .data.batch import DistillationBatch
 from .losses import CoherenceFeatures, CoherenceReading, PooledMap, coherence_loss, pool_regions, semantics_loss
-from .memory import TargetMemory
+from .target_cache import TargetMemory
 
 
 def foundation_input_size(student_size: int, student_patch: int, foundation_patch: int) -> int:

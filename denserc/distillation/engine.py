@@ -18,13 +18,12 @@ from detectron2.utils.events import CommonMetricPrinter, EventStorage, JSONWrite
 
 from .. import __version__
 from ..construction import DenseModel, build_dense_model, load_checkpoint
+from ..engine import ProgressBar, resolve_device
 from ..structures import CheckpointError, ConfigurationError
-from ..training import ProgressBar, resolve_device
 from .build import build_trainer
 from .export import PRODUCT_NAME, export
-from .memory import TargetMemory
-from .state import latest_state, read_state
-from .trainer import StateWriter
+from .target_cache import TargetMemory
+from .trainer import StateWriter, latest_state, read_state
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ..construction import DenseEncoder, DenseModel, save_checkpoint
-from ..encoders.contract import ImageTower
+from ..encoders.towers.base import ImageTower
 from ..structures import ConfigurationError, WeightsMismatchError
 
 PRODUCT_NAME = "denserc.safetensors"

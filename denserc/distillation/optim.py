@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ..construction import DenseEncoder
+from ..engine import Sharding, build_sharded, fused_update
 from ..structures import ConfigurationError
-from ..training import Sharding, build_sharded, fused_update
 
 
 class Trainable(Enum):

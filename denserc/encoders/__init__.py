@@ -1,10 +1,10 @@
 """Image towers, text towers and foundation models; open_clip and timm build them, one contract opens them."""
 
 from .build import build_architecture, build_clip, has_packaged_weights, wrap_open_clip
-from .contract import Clip, FoundationModel, ImageTower, TextTower, TokenStream, attention, merge_heads
 from .foundation import build_foundation_model, register_foundation_model
 from .key_formats import to_open_clip_keys
-from .position import PositionResize
+from .towers.base import Clip, FoundationModel, ImageTower, TextTower, TokenStream, attention, merge_heads
+from .towers.position import PositionResize
 from .weights import load_exactly, read_weights
 
 __all__ = [

@@ -13,15 +13,14 @@ from timm.models.vision_transformer import VisionTransformer as TimmVit
 from torch import nn
 
 from ..structures import ConfigurationError, PixelStatistics
-from .clip_vit import ClipVitTower
-from .contract import Clip, ImageTower
-from .eva import EvaTower
 from .key_formats import require_both_towers, to_open_clip_keys
 from .miniature import MINIATURE, MINIATURE_WEIGHTS, miniature_tokenizer
-from .position import PositionResize
-from .siglip_vit import SiglipTower
-from .text import OpenClipText
-from .tokenizers import PackagedTokenizer, open_clip_tokenizer
+from .text import OpenClipText, PackagedTokenizer, open_clip_tokenizer
+from .towers.base import Clip, ImageTower
+from .towers.clip import ClipVitTower
+from .towers.eva import EvaTower
+from .towers.position import PositionResize
+from .towers.siglip import SiglipTower
 from .weights import load_exactly, read_weights
 
 logger = logging.getLogger(__name__)

@@ -1,16 +1,14 @@
 """Open-vocabulary detection metrics and region classification."""
 
-from .average_precision import Backend, Shape, score_detections
-from .build import build_evaluator, recall_evaluator, with_recall
-from .configured import detection_evaluators, evaluate_dense_model
-from .detection import DetectionEvaluator
-from .ov_coco import OvCocoEvaluator
-from .ov_lvis import LvisProtocol, OvLvisEvaluator
-from .proposals import ProposalRecallEvaluator
-from .protocol import Protocol
-from .region_classification import evaluate_regions, measure_regions
-from .region_inputs import RegionLimits
-from .region_report import RegionReport
+from .build import build_evaluator, detection_evaluators, evaluate_dense_model, recall_evaluator, with_recall
+from .detection.evaluator import DetectionEvaluator
+from .detection.open_vocabulary import LvisProtocol, OvCocoEvaluator, OvLvisEvaluator
+from .detection.protocol import Protocol
+from .detection.recall import ProposalRecallEvaluator
+from .regions.classification import evaluate_regions, measure_regions
+from .regions.inputs import RegionLimits
+from .regions.report import RegionReport
+from .scoring.average_precision import Backend, Shape, score_detections
 
 __all__ = [
     "Backend",

@@ -1,16 +1,26 @@
 """Which evaluators a registered data set wants."""
 
-from collections.abc import Sequence
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluators
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.utils.events import get_event_storage, has_event_storage
 
+from ..data.vocabulary.prompts import template_set
+from ..data.vocabulary.text_embeddings import embed_names
 from ..structures import ConfigurationError
-from .detection import DetectionEvaluator
-from .ov_coco import OvCocoEvaluator
-from .ov_lvis import LvisProtocol, OvLvisEvaluator
-from .proposals import ProposalRecallEvaluator
+from .detection.evaluator import DetectionEvaluator
+from .detection.open_vocabulary import LvisProtocol, OvCocoEvaluator, OvLvisEvaluator
+from .detection.recall import ProposalRecallEvaluator
+from .regions.classification import measure_regions
+from .regions.report import TASK
+
+logger = logging.getLogger(__name__)
+
 
 EVALUATORS = {"ov_coco": OvCocoEvaluator, "ov_lvis": OvLvisEvaluator}
 
@@ -58,3 +68,69 @@ def recall_evaluator(detections: DetectionEvaluator) -> ProposalRecallEvaluator:
 def with_recall(detections: DetectionEvaluator) -> DatasetEvaluators:
     """Both at once: detections and the proposals that they come from."""
     return DatasetEvaluators([detections, recall_evaluator(detections)])
+
+
+def evaluate_dense_model(cfg: CfgNode, model) -> dict[str, dict[str, float]]:
+    """The region classification of a dense model on each of DATASETS.TEST.
+
+    Writes OUTPUT_DIR/inference/<set>/region_classification_classes.csv and .._results.json; during a training their
+    names carry the step, "region_classification_step0000500_..", so that no evaluation replaces another.
+
+    Args:
+        cfg: Detectron2's keys and DISTILL.
+        model: with `encoder` (a DenseEncoder) and `text` (its text tower).
+
+    Returns:
+        {"region_classification": metrics}; with several sets, "<set>/region_classification" for each.
+    """
+    settings, results = cfg.DISTILL, {}
+    options = settings.EVALUATION
+    tower = model.encoder.tower
+    stem = f"{TASK}_step{get_event_storage().iter + 1:07d}" if has_event_storage() else TASK
+    for name in cfg.DATASETS.TEST:
+        entries = DatasetCatalog.get(name)
+        report = measure_regions(
+            model.encoder,
+            embed_names(model.text, entries.classes, template_set(options.TEMPLATES)),
+            entries,
+            names=entries.classes,
+            input_size=settings.STUDENT_SIZE,
+            normalise=settings.SEMANTICS.POOLED_MAP == "normalized",
+            crop_encoder=tower.encode_image if options.CROPS else None,
+            crop_size=settings.CROP_SIZE or tower.native_size,
+            thing_crop_scale=options.THING_CROP_SCALE,
+            batch_size=options.BATCH_SIZE,
+            device=next(tower.parameters()).device,
+            progress=settings.PROGRESS_BAR,
+            fingerprint=model.text.fingerprint(),
+        )
+        if report is None:
+            continue
+        report = dataclasses.replace(
+            report, protocol={"data_set": name, "templates": options.TEMPLATES, **report.protocol}
+        )
+        logger.info(report.summary())
+        if options.CLASS_TABLE:
+            logger.info(f"Region classification by class:\n{report.class_table()}")
+        report.write(Path(cfg.OUTPUT_DIR) / "inference" / name, stem)
+        results[TASK if len(cfg.DATASETS.TEST) == 1 else f"{name}/{TASK}"] = report.metrics
+    return results
+
+
+def detection_evaluators(cfg: CfgNode) -> Callable[[str, str], DatasetEvaluator]:
+    """What the detector's engine asks for: (registered set, output folder) -> its evaluator, by TEST's keys.
+
+    Raises:
+        ConfigurationError: the recall of proposals is asked of a resumed evaluation, which has not kept them.
+    """
+    if cfg.TEST.PROPOSAL_RECALL and cfg.TEST.RESUME_PREDICTIONS:
+        raise ConfigurationError(
+            "TEST.PROPOSAL_RECALL needs the proposals of all images, and TEST.RESUME_PREDICTIONS keeps detections "
+            "alone. Switch one of them off."
+        )
+
+    def make(dataset_name: str, output_dir: str) -> DatasetEvaluator:
+        evaluator = build_evaluator(dataset_name, output_dir, lvis_protocols=cfg.TEST.LVIS_PROTOCOLS)
+        return with_recall(evaluator) if cfg.TEST.PROPOSAL_RECALL else evaluator
+
+    return make

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..data.split_files import write_lvis_norare, write_ov_coco_splits
+from ..data.datasets.splits import write_lvis_norare, write_ov_coco_splits
 from ..structures import Vocabulary
 from . import annotations as entries
 from .crops import View

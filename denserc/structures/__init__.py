@@ -7,12 +7,11 @@ from .errors import (
     DenseRCError,
     FingerprintMismatchError,
     WeightsMismatchError,
+    choose,
 )
-from .files import written_whole
-from .options import choose
+from .files import kept, weights_digest, write_atomically, written_whole
 from .pixels import CLIP_PIXELS, IMAGENET_PIXELS, SIGLIP_PIXELS, PixelStatistics
-from .text import TextEmbeddings
-from .vocabulary import BACKGROUND, Vocabulary
+from .vocabulary import BACKGROUND, TextEmbeddings, Vocabulary
 
 __all__ = [
     "BACKGROUND",
@@ -29,5 +28,8 @@ __all__ = [
     "Vocabulary",
     "WeightsMismatchError",
     "choose",
+    "kept",
+    "weights_digest",
+    "write_atomically",
     "written_whole",
 ]

@@ -1,6 +1,8 @@
 """The errors a user of DenseRC may see. Each message says what was given, what was expected, what to do."""
 
 from collections.abc import Iterable
+from enum import Enum
+from typing import TypeVar
 
 
 class DenseRCError(Exception):
@@ -55,3 +57,24 @@ class WeightsMismatchError(CheckpointError):
                 lines.append(f"{title} ({len(keys)}):")
                 lines.extend(f"  {key}" for key in keys)
         super().__init__("\n".join(lines))
+
+
+Option = TypeVar("Option", bound=Enum)
+
+
+def choose(options: type[Option], value: Option | str, key: str) -> Option:
+    """The member of `options` with this value.
+
+    Args:
+        options: an Enum with string values.
+        value: what was given; a member stands for itself.
+        key: the name of the setting, for the message.
+
+    Raises:
+        ConfigurationError: no such option; the message lists the legal ones.
+    """
+    try:
+        return options(value)
+    except ValueError:
+        legal = ", ".join(repr(option.value) for option in options)
+        raise ConfigurationError(f"{key} is {value!r}; legal are {legal}.") from None

@@ -19,17 +19,17 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from ..analysis.ablation_tables import OURS, TABLES, Ablation, Variant
 from ..config import get_denserc_config
-from ..data.builtin import register_all
+from ..data.datasets.builtin import register_all
 from ..distillation.engine import run
-from ..distillation.memory import TargetMemory
+from ..distillation.target_cache import TargetMemory
 from ..evaluation import evaluate_dense_model
+from ..launch import data_root
 from ..miniature.demo.run import quiet_log, say
 from ..miniature.demo.stages import Places, prepare_world
-from ..training import kept
+from ..structures import kept
 from ..visualization import Column, ResultTable, Spread, print_table, write_results
-from .ablation_tables import OURS, TABLES, Ablation, Variant
-from .command_line import data_root
 
 REPOSITORY = Path(__file__).parents[2]
 MINIATURE_CONFIG = REPOSITORY / "configs" / "miniature" / "distill_denserc.yaml"

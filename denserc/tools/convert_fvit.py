@@ -19,9 +19,9 @@ from torch.nn.functional import normalize
 
 from ..config import get_denserc_config
 from ..construction import CONSTRUCTIONS
-from ..data.prompts import PLAIN_TEMPLATES
-from ..data.text_embeddings import embed_names, save_text_embeddings
-from ..data.vocabularies import VOCABULARIES, read_class_list, vocabulary
+from ..data.vocabulary.prompts import PLAIN_TEMPLATES
+from ..data.vocabulary.published import VOCABULARIES, read_class_list, vocabulary
+from ..data.vocabulary.text_embeddings import embed_names, save_text_embeddings
 from ..detection.convert import convert_detector, write_detector
 from ..encoders import read_weights
 from ..structures import BACKGROUND, ConfigurationError, DataError, FingerprintMismatchError, TextEmbeddings
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
         embeddings = name_embeddings(converted.class_vectors, class_names(args.classes), converted.model.text_tower)
         beside = output.with_suffix(".text_embeddings.safetensors")
         save_text_embeddings(beside, embeddings)
-        print(f"wrote {beside}: MODEL.FVIT.VOCABULARY.EMBEDDINGS takes it")
+        print(f"wrote {beside}: MODEL.VOCABULARY.EMBEDDINGS takes it")
     cfg.MODEL.ENCODER.WEIGHTS = Path(args.clip).name  # where it lay on this machine means nothing elsewhere
     write_detector(output, converted.model, cfg)
     print(f"wrote {output}: for denserc.detection.load_detector and for MODEL.WEIGHTS")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..construction import DenseEncoder, load_checkpoint, read_metadata
 from ..construction.cost import count_multiply_accumulates
-from ..data.images import read_rgb
+from ..data.images.reading import read_rgb
 from ..structures import ConfigurationError
 from ..visualization import Better, Column, ResultTable, print_table
 

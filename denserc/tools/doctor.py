@@ -25,9 +25,9 @@ from ..data.checks import (
     check_overlap,
     check_pictures,
 )
-from ..data.text_embeddings import load_text_embeddings
+from ..data.vocabulary.text_embeddings import load_text_embeddings
 from ..structures import BACKGROUND, DataError, DenseRCError
-from .named_sets import registered_names
+from .region_entries import registered_names
 
 _STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 

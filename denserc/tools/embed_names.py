@@ -7,7 +7,7 @@
     python -m denserc.tools.embed_names --checkpoint denserc.safetensors --compare coco_with_background.pt
 
 "background" is added. The file names the text tower by its fingerprint, and a detector with another one refuses it
-(MODEL.FVIT.VOCABULARY.EMBEDDINGS). --compare embeds the names of a file that carries no fingerprint, such as the
+(MODEL.VOCABULARY.EMBEDDINGS). --compare embeds the names of a file that carries no fingerprint, such as the
 originals', and says whether this tower made it.
 """
 
@@ -18,13 +18,13 @@ from pathlib import Path
 
 from ..construction import load_checkpoint
 from ..data import dataset_vocabulary
-from ..data.prompts import TEMPLATE_SETS, template_set
-from ..data.text_embeddings import TextEncoder, embed_names, load_text_embeddings, save_text_embeddings
-from ..data.vocabularies import read_class_list
+from ..data.vocabulary.prompts import TEMPLATE_SETS, template_set
+from ..data.vocabulary.published import read_class_list
+from ..data.vocabulary.text_embeddings import TextEncoder, embed_names, load_text_embeddings, save_text_embeddings
 from ..detection import load_detector
 from ..encoders import build_clip
 from ..structures import BACKGROUND, ConfigurationError, DenseRCError
-from .named_sets import registered_names
+from .region_entries import registered_names
 
 _SAME = 0.99  # cosine from which two embeddings of a name are called the same; half precision changes the third digit
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from ..evaluation import LvisProtocol, build_evaluator, recall_evaluator
-from ..evaluation.detection_report import finite_or_null
+from ..evaluation.detection.report import finite_or_null
 from ..structures import ConfigurationError
-from .named_sets import registered_names, registered_set
+from .region_entries import registered_names, registered_set
 
 
 def evaluate(

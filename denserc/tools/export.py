@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from ..data.text_embeddings import embed_names, save_text_embeddings
+from ..data.vocabulary.text_embeddings import embed_names, save_text_embeddings
 from ..detection import load_detector
 from ..detection.export import export_detector
 from ..structures import BACKGROUND, Vocabulary, written_whole

@@ -4,7 +4,7 @@
     python -m denserc.tools.interference --checkpoint denserc.safetensors --weights clip.pt --input-size 1024 \
         --images FOLDER --annotations coco.json --output DIR
 
-All constructions are built over the same tower. Definitions: `denserc.construction.interference` and `.alignment`.
+All constructions are built over the same tower. Definitions: `denserc.analysis.interference` and `.alignment`.
 Means are over the patches of a region, then over all regions, so that a large background weighs as one region.
 Writes interference.json and interference.png. docs/INTERFERENCE.md reads a measurement.
 """
@@ -18,11 +18,13 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..analysis.alignment import Alignment, alignment
+from ..analysis.interference import Parts, Unrelated, decompose, unrelated_patches
+from ..analysis.interference_report import picture, summarise, tables
 from ..construction import CONSTRUCTIONS, Construction, DenseEncoder, load_checkpoint
-from ..construction.alignment import Alignment, alignment
-from ..construction.interference import Parts, Unrelated, decompose, unrelated_patches
 from ..encoders import ImageTower, build_clip, has_packaged_weights
-from ..evaluation.region_inputs import (
+from ..engine.runtime import resolve_device
+from ..evaluation.regions.inputs import (
     PUBLISHED_LIMITS,
     Region,
     crop_square,
@@ -32,9 +34,7 @@ from ..evaluation.region_inputs import (
     to_input,
 )
 from ..structures import ConfigurationError, DataError
-from ..training.device import resolve_device
 from ..visualization import print_table, save_picture, write_results
-from .interference_report import picture, summarise, tables
 from .region_entries import entries_with_regions, segments_of
 
 DEFAULT = ("denserc", "denserc_none", "denserc_qk", "denserc_qq", "declip", "last_block_values", "clipself")

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import yaml
 
-from ..data.json_files import read_annotation_file, write_json, write_text
-from ..data.matching import categories_by_name, category_ids
-from ..data.splits import count, split_by_images
+from ..data.datasets.splits import count, split_by_images
+from ..data.vocabulary.names import categories_by_name, category_ids
 from ..structures import DenseRCError
+from ..structures.files import read_annotation_file, write_json, write_text
 
 
 def new_data_set(

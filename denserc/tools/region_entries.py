@@ -1,16 +1,52 @@
 """Images with annotated regions, whatever kind of set they come from."""
 
+import itertools
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 from detectron2.data import DatasetCatalog
 from pycocotools import mask as mask_util
 
-from ..data.annotations import load_annotations
-from ..data.json_files import read_annotation_file
-from ..data.spread import Spread
+from ..data import register_from_yaml
+from ..data.datasets.annotations import load_annotations
+from ..data.datasets.builtin import register_all
+from ..data.datasets.image_lists import Spread
+from ..launch import data_root
 from ..structures import ConfigurationError, DataError, Vocabulary
-from .named_sets import registered_set
+from ..structures.files import read_annotation_file
+
+
+def registered_names(targets: Sequence[str]) -> list[str]:
+    """The sets that names and YAML descriptions stand for; built-in and described ones are registered.
+
+    Raises:
+        ConfigurationError, DataError: see register_from_yaml.
+    """
+    register_all(data_root())
+    names = [register_from_yaml(target) if target.endswith((".yaml", ".yml")) else (target,) for target in targets]
+    return list(dict.fromkeys(itertools.chain.from_iterable(names)))
+
+
+def registered_set(target: str) -> str:
+    """The one set that a name or a YAML description stands for: of a description the last, "val" where it has one.
+
+    Args:
+        target: a name or a description.
+
+    Raises:
+        ConfigurationError: no such set is registered; or see register_from_yaml.
+        DataError: see register_from_yaml.
+    """
+    name = registered_names([target])[-1]
+    known = DatasetCatalog.list()
+    if name not in known:
+        near = ", ".join(get_close_matches(name, known, n=5, cutoff=0.4)) or "none is like it"
+        raise ConfigurationError(
+            f"No data set {name!r} is registered, of {len(known)}; the nearest: {near}. One's own is named by its "
+            "description, a YAML file (docs/TUTORIAL.md)."
+        )
+    return name
 
 
 def entries_with_regions(data_set: str, images: str, annotations: str, number: int) -> Sequence[Mapping]:

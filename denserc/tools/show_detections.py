@@ -20,15 +20,14 @@ from detectron2.data import DatasetCatalog, detection_utils
 from detectron2.data import transforms as T
 from PIL import Image
 
-from ..data.image_lists import folder_list
-from ..data.images import read_rgb
-from ..data.registration import dataset_vocabulary
-from ..data.spread import Spread
+from ..data.datasets.image_lists import Spread, folder_list
+from ..data.datasets.registration import dataset_vocabulary
+from ..data.images.reading import read_rgb
 from ..detection import FViT, load_detector
-from ..detection.augment import evaluation_augmentations
-from ..detection.options import Resampling
+from ..detection.data import evaluation_augmentations
+from ..detection.modeling.options import Resampling
+from ..engine import resolve_device
 from ..structures import ConfigurationError, DataError, Vocabulary, choose
-from ..training import resolve_device
 from ..visualization import (
     DrawnObjects,
     Picture,
@@ -40,7 +39,7 @@ from ..visualization import (
     true_objects,
     write_report,
 )
-from .named_sets import registered_set
+from .region_entries import registered_set
 
 
 @dataclass(frozen=True)

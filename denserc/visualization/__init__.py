@@ -1,13 +1,11 @@
 """Pictures of detections, features and training curves; result tables; the HTML report."""
 
-from .bars import plot_bars
 from .canvas import grid_of_pictures
-from .console import print_table
-from .curves import plot_curves
+from .curves import plot_bars, plot_curves
 from .detections import DrawnObjects, detected_objects, detection_page, draw_detections, true_objects
 from .features import pca_picture, pca_rgb, similarity_map, similarity_picture
 from .report import Listing, Picture, Section, Settings, Words, save_picture, write_report
-from .tables import Better, Column, ResultTable, Spread, write_results
+from .tables import Better, Column, ResultTable, Spread, print_table, write_results
 
 __all__ = [
     "Better",

@@ -9,7 +9,7 @@ MODEL.ENCODER.CHECKPOINT, of the plain CLIP where that is empty, or of OUTPUT_DI
 
 from denserc.distillation.engine import run
 from denserc.evaluation import evaluate_dense_model
-from denserc.tools.command_line import launch_command, setup
+from denserc.launch import launch_command, setup
 
 
 def main(args) -> dict[str, dict[str, float]]:

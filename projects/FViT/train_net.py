@@ -15,7 +15,7 @@ vocabulary is each test set's own.
 
 from denserc.detection.engine import run
 from denserc.evaluation import detection_evaluators
-from denserc.tools.command_line import launch_command, setup
+from denserc.launch import launch_command, setup
 
 
 def main(args) -> dict[str, dict]:

@@ -1,7 +1,5 @@
 """docs/SCALING.md's tables are the script's, its counts are the models', and its arithmetic is what it says."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -13,11 +11,11 @@ from benchmarks import cost_model, distillation_step
 from benchmarks.cost_inputs import COUNTED, Assumed, mean_crops, trainings
 from benchmarks.counts import detector_counts, distillation_counts, learning_parameters
 from denserc.config import get_denserc_config
-from denserc.data.registration import register_open_vocab_dataset
-from denserc.detection.loader import build_train_loader
+from denserc.data.datasets.registration import register_open_vocab_dataset
+from denserc.detection.data import training_mapper
+from denserc.openvocab.loader import build_train_loader
 from tests.detection.squares import CLASSES, squares_config, write_squares
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 def configured(file: str):
@@ -65,7 +63,7 @@ def test_a_step_of_the_detector_multiplies_its_parts(tmp_path):
         torch.manual_seed(0)
         model, counter = build_model(cfg).train(), FlopCounterMode(display=False)
         model.set_vocabulary(CLASSES)
-        batch = next(iter(build_train_loader(cfg, 0, 0)))
+        batch = next(iter(build_train_loader(cfg, training_mapper(cfg), start=0, seed=0)))
         with EventStorage(), counter:
             sum(model(batch).values()).backward()
         counts = detector_counts(cfg, classes=len(CLASSES))

@@ -1,7 +1,6 @@
 """The reference detector finds the same detections, losses and gradients; both benchmarks say where time goes."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +11,9 @@ from benchmarks.detector import difference
 from benchmarks.drawn_detector import QUICK, configuration, drawn_detector, drawn_inputs
 from benchmarks.reference import Attention
 from benchmarks.reference_detector import SPLIT, ReferenceDetector, suppressed
-from denserc.detection.postprocess import grouped_nms
+from denserc.detection.modeling.postprocess import grouped_nms
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 

@@ -1,13 +1,11 @@
 """The benchmark measures each way, and goes on after a size that fails."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from benchmarks import distillation_step, measure
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 @pytest.mark.slow

@@ -2,15 +2,13 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import detection_postprocess, evaluation_scale
 from benchmarks.generated_sets import SETS, write_set
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 @pytest.mark.parametrize("name, share", [("coco_val", 0.004), ("lvis_val", 0.001)])

@@ -9,7 +9,7 @@ from benchmarks import reference
 from benchmarks.data_path import as_read, grid, made, our_views
 from benchmarks.reference import Attention, ReferenceDistiller, pil_views
 from denserc.construction import Construction, DenseEncoder
-from denserc.data.squares import Resampling
+from denserc.data.images.resizing import Resampling
 from denserc.distillation.distiller import normalized
 from denserc.structures import CLIP_PIXELS
 from tests.distillation.test_distiller import make_batch, make_distiller

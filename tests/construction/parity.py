@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from denserc.construction import Construction, DenseEncoder
 from denserc.encoders import load_exactly, to_open_clip_keys
-from denserc.evaluation import region_pooling
+from denserc.evaluation.regions import pooling as region_pooling
 from tests.conftest import Recorded, make_recorded_tower
 
 

@@ -4,14 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from denserc.construction import (
-    Construction,
-    DenseEncoder,
-    DenseModel,
-    load_checkpoint,
-    read_metadata,
-    save_checkpoint,
-)
+from denserc.construction import Construction, DenseEncoder, DenseModel, load_checkpoint, read_metadata, save_checkpoint
 from denserc.encoders import PositionResize
 from denserc.structures import (
     CheckpointError,

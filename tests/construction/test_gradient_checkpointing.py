@@ -3,14 +3,8 @@
 import pytest
 import torch
 
-from denserc.construction import (
-    Construction,
-    DenseEncoder,
-    GradientCheckpointing,
-    checkpointing_that_fits,
-    kept_bytes,
-)
-from denserc.encoders.contract import attention
+from denserc.construction import Construction, DenseEncoder, GradientCheckpointing, checkpointing_that_fits, kept_bytes
+from denserc.encoders.towers.base import attention
 
 KINDS = (GradientCheckpointing.NONE, GradientCheckpointing.SELECTIVE, GradientCheckpointing.FULL)
 

@@ -5,14 +5,14 @@ import io
 import json
 import runpy
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from denserc.data.vocabularies import objects365_v2_misspelt, vocabulary
+from denserc.data.vocabulary.published import objects365_v2_misspelt, vocabulary
+from tests.paths import ROOT
 
-DATASETS = Path(__file__).resolve().parents[2] / "datasets"
+DATASETS = ROOT / "datasets"
 
 
 def run(script: str, *arguments: object) -> SimpleNamespace:

@@ -14,18 +14,19 @@ from torch import nn
 
 from denserc.config import get_denserc_config
 from denserc.construction import Construction, DenseEncoder
-from denserc.data.registration import register_open_vocab_dataset
+from denserc.data.datasets.registration import register_open_vocab_dataset
 from denserc.detection import FViT, FViTBackbone
 from denserc.detection.convert import from_mmdetection
-from denserc.detection.options import Padding
-from denserc.detection.roi_heads import FViTROIHeads
-from denserc.detection.rpn import FViTRPN
+from denserc.detection.modeling.options import Padding
+from denserc.detection.modeling.roi_heads import FViTROIHeads
+from denserc.detection.modeling.rpn import FViTRPN
 from denserc.encoders import load_exactly
-from denserc.encoders.eva import EvaTower
+from denserc.encoders.towers.eva import EvaTower
 from denserc.structures import BACKGROUND, CLIP_PIXELS, IMAGENET_PIXELS, TextEmbeddings
 from tests.detection.squares import CLASSES, squares_config, write_squares
+from tests.paths import CONFIGS, DATA
 
-RECORDED = Path(__file__).parents[3] / "shared" / "fixtures" / "fvit"
+RECORDED = DATA / "fixtures" / "fvit"
 NAMES = ("cup", "ball", "lamp", "kite", "boat")
 
 
@@ -196,7 +197,7 @@ class Original:
     def detector(self) -> FViT:
         spec, lvis = self.settings["spec"], self.variant == "lvis"
         cfg = get_denserc_config()
-        cfg.merge_from_file(str(Path(__file__).parents[2] / "configs" / "Base-FViT.yaml"))
+        cfg.merge_from_file(str(CONFIGS / "Base-FViT.yaml"))
         cfg.MODEL.FVIT.BLOCKS = spec["out_indices"]
         cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_BOX_HEAD.CONV_DIM = cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = spec["fpn"]
         cfg.MODEL.FVIT.CLASSIFIER.BACKGROUND_WEIGHT = spec["bg_weight"]

@@ -9,9 +9,10 @@ import torch
 
 from denserc.config import get_denserc_config
 from denserc.detection.engine import run
+from tests.paths import CONFIGS
 
 CLASSES = ("red square", "blue square", "green square")
-CONFIG = Path(__file__).parents[2] / "configs" / "miniature" / "fvit.yaml"
+CONFIG = CONFIGS / "miniature" / "fvit.yaml"
 
 # Norms that look at one image, all candidates sampled so that nothing is drawn, and divisors that are the same numbers
 # in every forward: 256 anchors an image, 10 proposals and 2 squares an image.

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from denserc.detection.augment import FitSquare, training_augmentations
-from denserc.detection.options import Resampling
+from denserc.detection.data import FitSquare, training_augmentations
+from denserc.detection.modeling.options import Resampling
 from denserc.structures import ConfigurationError
 
 BOTH = pytest.mark.parametrize("resampling", list(Resampling))

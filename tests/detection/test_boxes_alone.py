@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from denserc.detection.checkpoint import FViTCheckpointer
+from denserc.openvocab.checkpoint import ModelCheckpointer
 from denserc.structures import WeightsMismatchError
 
 
@@ -18,9 +18,9 @@ def test_a_mask_head_is_left_out_where_none_is_wanted(tiny, make_inputs, tmp_pat
     with torch.no_grad():
         for parameter in trained.roi_heads.parameters():
             parameter.add_(0.01)
-    FViTCheckpointer(trained, str(tmp_path)).save("model")
+    ModelCheckpointer(trained, str(tmp_path)).save("model")
     boxes_alone = detector(tiny, masks=False)
-    FViTCheckpointer(boxes_alone).load(str(tmp_path / "model.pth"))
+    ModelCheckpointer(boxes_alone).load(str(tmp_path / "model.pth"))
     inputs = make_inputs()
     for one, other in zip(trained(inputs), boxes_alone(inputs), strict=True):
         assert not other["instances"].has("pred_masks") and one["instances"].has("pred_masks")
@@ -29,6 +29,6 @@ def test_a_mask_head_is_left_out_where_none_is_wanted(tiny, make_inputs, tmp_pat
 
 
 def test_an_absent_mask_head_is_still_refused(tiny, tmp_path):
-    FViTCheckpointer(detector(tiny, masks=False), str(tmp_path)).save("model")
+    ModelCheckpointer(detector(tiny, masks=False), str(tmp_path)).save("model")
     with pytest.raises(WeightsMismatchError, match="mask_head"):
-        FViTCheckpointer(detector(tiny, masks=True)).load(str(tmp_path / "model.pth"))
+        ModelCheckpointer(detector(tiny, masks=True)).load(str(tmp_path / "model.pth"))

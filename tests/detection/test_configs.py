@@ -1,12 +1,10 @@
 """The configurations of the paper's tables against what FACTS of the published ones say."""
 
-from pathlib import Path
-
 import pytest
 
 from denserc.config import get_denserc_config
+from tests.paths import CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 B16, L14 = ("EVA02-B-16", [3, 5, 7, 11]), ("EVA02-L-14-336", [6, 10, 14, 23])
 COCO = {"images": 107_761, "epochs": 3, "background": 0.6, "score": 0.01, "nms": 0.4, "limit": 100, "masks": False}
 LVIS = {"images": 100_170, "epochs": 48, "background": 0.9, "score": 1e-4, "nms": 0.5, "limit": 300, "masks": True}

@@ -1,7 +1,5 @@
 """The published detectors' keys against the full-size configurations."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -10,9 +8,8 @@ from denserc.config import get_denserc_config
 from denserc.detection import FViTBackbone, FViTROIHeads, FViTRPN
 from denserc.detection.convert import from_mmdetection
 from denserc.structures import CheckpointError
+from tests.paths import ROOT
 from tests.published import published_shapes
-
-ROOT = Path(__file__).parents[2]
 
 
 def published(name):

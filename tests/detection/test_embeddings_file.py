@@ -1,11 +1,11 @@
-"""A detector that takes its text embeddings from a file (MODEL.FVIT.VOCABULARY.EMBEDDINGS)."""
+"""A detector that takes its text embeddings from a file (MODEL.VOCABULARY.EMBEDDINGS)."""
 
 import logging
 
 import pytest
 import torch
 
-from denserc.data.text_embeddings import embed_names, save_text_embeddings
+from denserc.data.vocabulary.text_embeddings import embed_names, save_text_embeddings
 from denserc.structures import DataError, FingerprintMismatchError
 
 CLASSES = ["lamp", "cup"]

@@ -11,15 +11,16 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 
-from denserc.data.registration import register_open_vocab_dataset
+from denserc.data.datasets.registration import register_open_vocab_dataset
 from denserc.detection import load_detector
-from denserc.detection.augment import evaluation_augmentations
-from denserc.detection.checkpoint import FViTCheckpointer
-from denserc.detection.engine import run, with_device
-from denserc.detection.engine import train as train_model
-from denserc.detection.loader import PositionSampler, RecordMapper, TrainingStream, build_train_loader
-from denserc.detection.options import Resampling
+from denserc.detection.data import RecordMapper, evaluation_augmentations, training_mapper
+from denserc.detection.engine import MAPPERS, run
+from denserc.detection.modeling.options import Resampling
+from denserc.engine.stream import PositionSampler, TrainingStream
 from denserc.evaluation import DetectionEvaluator, detection_evaluators
+from denserc.openvocab import ModelCheckpointer, build_train_loader
+from denserc.openvocab.engine import train as train_model
+from denserc.openvocab.engine import with_device
 from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError
 from denserc.tools.evaluate import evaluate as evaluate_files
 from tests.detection.squares import CLASSES, Recorder, saved, train
@@ -78,7 +79,7 @@ def test_weights_of_another_configuration_are_refused(config, trained):
         run(config(MODEL__WEIGHTS=path, MODEL__FPN__OUT_CHANNELS=16), evaluator_factory=Recorder, eval_only=True)
     other = build_model(config(MODEL__CONSTRUCTION__NAME="clipself"))
     with pytest.raises(CheckpointError, match="construction"):
-        FViTCheckpointer(other).load(path)
+        ModelCheckpointer(other).load(path)
 
 
 def test_options_of_evaluation_hold_whatever_the_checkpoint_was_trained_with(config, trained):
@@ -122,10 +123,10 @@ def test_recall_of_proposals_is_reported_on_request_and_files_repeat_the_run(con
 
 
 def test_files_that_are_no_detectors_are_refused(config, tmp_path):
-    with pytest.raises(CheckpointError, match="no detector checkpoint"):
+    with pytest.raises(CheckpointError, match="no model checkpoint"):
         build_model(config(MODEL__WEIGHTS=str(tmp_path / "absent.pth")))
     torch.save({"model": {}}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="no F-ViT checkpoint"):
+    with pytest.raises(CheckpointError, match="not a model checkpoint"):
         build_model(config(MODEL__WEIGHTS=str(tmp_path / "other.pth")))
 
 
@@ -140,7 +141,7 @@ def test_the_vocabulary_of_training_comes_back_after_an_evaluation(config, squar
             super().reset()
 
     cfg = config(SOLVER__MAX_ITER=1, DATASETS__TEST=("squares_val", "squares_other"))
-    train_model(cfg, model, Spy)
+    train_model(cfg, model, MAPPERS, Spy)
     assert seen == [("squares_val", CLASSES, ["green square"]), ("squares_other", CLASSES[::-1], [])]
     assert model.vocabulary.names == CLASSES and model.vocabulary.novel == {"green square"}
 
@@ -174,7 +175,7 @@ def test_items_of_the_stream_depend_on_seed_and_place_alone():
 
 def test_positions_continue_where_training_stopped():
     def first(start, count):
-        iterator = iter(PositionSampler(start=start, total_batch=4))
+        iterator = iter(PositionSampler(first=start * 4))
         return [next(iterator) for _ in range(count)]
 
     assert first(3, 4) == first(0, 16)[12:]
@@ -182,7 +183,7 @@ def test_positions_continue_where_training_stopped():
 
 def test_training_never_sees_novel_boxes_nor_crowds(config):
     cfg = config(INPUT__SCALE_JITTER=[1.0, 1.0])
-    batches = iter(build_train_loader(cfg, 0, 0))
+    batches = iter(build_train_loader(cfg, training_mapper(cfg), start=0, seed=0))
     labels = []
     for _ in range(3):
         for one in next(batches):

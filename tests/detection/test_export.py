@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import normalize
 
 from denserc.detection.export import DetectorProgram, export_detector
-from denserc.detection.options import Padding
-from denserc.detection.postprocess import DetectionRules, select_detections
+from denserc.detection.modeling.options import Padding
+from denserc.detection.modeling.postprocess import DetectionRules, select_detections
 from denserc.structures import ConfigurationError
 
 

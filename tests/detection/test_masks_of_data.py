@@ -6,11 +6,10 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BitMasks
 
-from denserc.data.registration import register_open_vocab_dataset
-from denserc.detection.augment import evaluation_augmentations
-from denserc.detection.loader import RecordMapper, have_masks
-from denserc.detection.options import Resampling
-from denserc.detection.roi_heads import RegionSample
+from denserc.data.datasets.registration import register_open_vocab_dataset
+from denserc.detection.data import RecordMapper, evaluation_augmentations, have_masks
+from denserc.detection.modeling.options import Resampling
+from denserc.detection.modeling.roi_heads import RegionSample
 from tests.detection.squares import CLASSES, saved, train, write_squares
 
 

@@ -12,12 +12,11 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.env import seed_all_rng
 
-from denserc.data.registration import register_from_yaml
+from denserc.data.datasets.registration import register_from_yaml
 from denserc.detection.engine import run
 from denserc.evaluation import build_evaluator
 from tests.detection.squares import CLASSES, NOTHING_DRAWN, squares_config, write_squares
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 def metrics(cfg) -> dict[str, float]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from denserc.detection.solver import ExportedWeights, TrainedAverage, build_optimizer, build_trained_average
+from denserc.engine.solver import ExportedWeights, TrainedAverage, build_optimizer, build_trained_average
 from denserc.structures import CheckpointError, ConfigurationError
 
 

@@ -9,11 +9,11 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from denserc.detection import engine
-from denserc.detection.best import BestCheckpoint
-from denserc.detection.checkpoint import FViTCheckpointer
-from denserc.detection.loader import build_train_loader
-from denserc.detection.roi_heads import FViTROIHeads
+from denserc.detection.data import training_mapper
+from denserc.detection.modeling.roi_heads import FViTROIHeads
+from denserc.openvocab import engine
+from denserc.openvocab.checkpoint import BestCheckpoint, ModelCheckpointer
+from denserc.openvocab.loader import build_train_loader
 from denserc.structures import CheckpointError, ConfigurationError
 from tests.detection.squares import NOTHING_DRAWN, Recorder, assert_same_weights, saved, train
 
@@ -27,7 +27,8 @@ def first_step(config):
         torch.manual_seed(0)
         model = build_model(cfg).train()
         trainer = engine.build_trainer(cfg, model, seed=0)
-        trainer.data_loader = build_train_loader(cfg, 0, 1)  # the image with one square less is not the first four's
+        # Of seed 1, as the image with one square less is not among its first four.
+        trainer.data_loader = build_train_loader(cfg, training_mapper(cfg), start=0, seed=1)
         with EventStorage() as trainer.storage:
             trainer.run_step()
         losses = {name: value for name, (value, _) in trainer.storage.latest().items() if "loss" in name}
@@ -123,12 +124,12 @@ def test_the_best_checkpoint_is_that_of_the_best_novel_ap(config, resume_from):
 
 
 def test_the_metric_of_the_best_is_found_or_named(config, tmp_path, caplog):
-    checkpointer = FViTCheckpointer(build_model(config()), str(tmp_path))
+    checkpointer = ModelCheckpointer(build_model(config()), str(tmp_path))
 
     def decided(metric, *results):
         best = BestCheckpoint(checkpointer, metric, resumed=False)
         for step, one in enumerate(results):
-            best.offer(one, step)
+            best.update(one, step)
         return best.metric, best.value
 
     lvis = {"ov_lvis": {"AP_rare": 1.0, "AP_all": 2.0}, "ov_lvis_masks": {"AP_rare": 3.0, "AP_all": 4.0}}

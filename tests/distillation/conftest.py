@@ -9,8 +9,9 @@ from PIL import Image
 
 from denserc.construction import add_encoder_config
 from denserc.distillation.config import add_distillation_config
+from tests.paths import FIXTURES
 
-RECORDED = Path(__file__).parents[1] / "fixtures" / "distillation"
+RECORDED = FIXTURES / "distillation"
 
 
 @pytest.fixture(scope="session")

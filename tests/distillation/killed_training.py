@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 
-from denserc.distillation import state
+from denserc.distillation import trainer as state
 from denserc.distillation.trainer import DistillationTrainer
-from denserc.tools.command_line import launch_command
-
-ROOT = Path(__file__).parents[2]
+from denserc.launch import launch_command
+from tests.paths import ROOT
 
 
 def command_main():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from denserc.construction import Construction, DenseEncoder
-from denserc.distillation.batch import DistillationBatch, DistillationSample
+from denserc.distillation.data.batch import DistillationBatch, DistillationSample
 from denserc.distillation.distiller import Distiller, foundation_input_size, normalized
 from denserc.distillation.losses import (
     CoherenceFeatures,
@@ -16,11 +16,10 @@ from denserc.distillation.losses import (
     pool_regions,
     semantics_loss,
 )
-from denserc.distillation.memory import TargetMemory
 from denserc.distillation.optim import Trainable, build_optimizer, set_trainable
+from denserc.distillation.target_cache import TargetMemory
 from denserc.encoders import build_foundation_model
-from denserc.structures import ConfigurationError
-from denserc.training import weights_digest
+from denserc.structures import ConfigurationError, weights_digest
 
 
 def make_batch(images=2, regions=3, side=64, crop=64, seed=0) -> DistillationBatch:

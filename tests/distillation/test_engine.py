@@ -9,9 +9,8 @@ import torch
 from denserc.construction import build_dense_model, load_checkpoint
 from denserc.distillation.engine import run
 from denserc.distillation.export import PRODUCT_NAME, blend
-from denserc.distillation.state import latest_state, read_state
-from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError
-from denserc.training import weights_digest
+from denserc.distillation.trainer import latest_state, read_state
+from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError, weights_digest
 
 
 def product_digest(folder) -> str:

@@ -12,9 +12,9 @@ import torch
 
 from denserc.construction import load_checkpoint
 from denserc.distillation.export import PRODUCT_NAME
-from denserc.distillation.state import latest_state, read_state
+from denserc.distillation.trainer import latest_state, read_state
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 KILLS = 10
 
 

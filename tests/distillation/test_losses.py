@@ -4,13 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from denserc.distillation.losses import (
-    CoherenceReading,
-    PooledMap,
-    coherence_loss,
-    pool_regions,
-    semantics_loss,
-)
+from denserc.distillation.losses import CoherenceReading, PooledMap, coherence_loss, pool_regions, semantics_loss
 
 READINGS = list(CoherenceReading)
 

@@ -6,14 +6,9 @@ import pytest
 import torch
 
 from denserc.construction import Construction, DenseEncoder
-from denserc.distillation.optim import (
-    Trainable,
-    build_optimizer,
-    learning_rate,
-    set_trainable,
-)
+from denserc.distillation.optim import Trainable, build_optimizer, learning_rate, set_trainable
+from denserc.engine import RateScaling, build_average, scaled_rate
 from denserc.structures import ConfigurationError
-from denserc.training import RateScaling, build_average, scaled_rate
 
 
 @pytest.fixture()

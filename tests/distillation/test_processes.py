@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from denserc.distillation.engine import run
-from denserc.distillation.state import latest_state, read_state
-
-ROOT = Path(__file__).parents[2]
+from denserc.distillation.trainer import latest_state, read_state
+from tests.paths import ROOT
 
 
 def start(command: list[str], **variables: str) -> subprocess.Popen:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from denserc.distillation.engine import run
-from denserc.distillation.state import latest_state, read_state
+from denserc.distillation.trainer import latest_state, read_state
 from denserc.structures import ConfigurationError
 from tests.distillation.test_processes import output_of, start_processes
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from denserc.distillation.state import latest_state, read_state, write_state
-from denserc.structures import CheckpointError
-from denserc.training import weights_digest
+from denserc.distillation.trainer import latest_state, read_state, write_state
+from denserc.structures import CheckpointError, weights_digest
 
 
 def test_written_states_come_back_and_old_ones_go(tmp_path):

@@ -10,13 +10,12 @@ from detectron2.utils.events import EventStorage
 
 from denserc.construction import build_dense_model, load_checkpoint
 from denserc.distillation import distiller
-from denserc.distillation.batch import DistillationBatch
 from denserc.distillation.build import build_trainer
+from denserc.distillation.data.batch import DistillationBatch
 from denserc.distillation.engine import run
 from denserc.distillation.export import PRODUCT_NAME
-from denserc.distillation.state import latest_state, read_state
-from denserc.structures import CheckpointError, ConfigurationError
-from denserc.training import weights_digest
+from denserc.distillation.trainer import latest_state, read_state
+from denserc.structures import CheckpointError, ConfigurationError, weights_digest
 
 CPU = torch.device("cpu")
 

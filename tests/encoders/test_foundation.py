@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from denserc.encoders import build_foundation_model, foundation, register_foundation_model
-from denserc.encoders.contract import FoundationModel
-from denserc.encoders.foundation_timm import TIMM_MODELS, to_timm_keys
+from denserc.encoders.foundation import TIMM_MODELS, to_timm_keys
+from denserc.encoders.towers.base import FoundationModel
 from denserc.structures import CLIP_PIXELS, ConfigurationError, DataError, WeightsMismatchError
 
 

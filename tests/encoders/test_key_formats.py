@@ -1,7 +1,6 @@
 """Files in every format load exactly, and what is no CLIP is refused with the reason."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -12,10 +11,11 @@ from safetensors.torch import save_file
 from denserc.encoders import build_clip, to_open_clip_keys
 from denserc.encoders.key_formats import KeyFormat, key_format
 from denserc.structures import CheckpointError, WeightsMismatchError
+from tests.paths import FIXTURES
 from tests.tiny_models import FOLDER
 
 RECORDED = {"DenseRC-Test-CLIP": "hugging_face_clip", "DenseRC-Test-Sigmoid": "hugging_face_siglip"}
-KEY_LISTS = Path(__file__).parents[1] / "fixtures" / "encoders"
+KEY_LISTS = FIXTURES / "encoders"
 
 
 def hugging_face(name):

@@ -8,7 +8,7 @@ import torch
 
 from denserc.construction import Construction, DenseEncoder, DenseModel, load_checkpoint, save_checkpoint
 from denserc.encoders import build_clip
-from denserc.encoders.tokenizers import FetchedTokenizer, PackagedTokenizer, open_clip_tokenizer
+from denserc.encoders.text import FetchedTokenizer, PackagedTokenizer, open_clip_tokenizer
 from denserc.structures import ConfigurationError
 from tests.tiny_models import register, tiny_config
 

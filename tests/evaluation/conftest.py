@@ -1,15 +1,11 @@
 """Registered generated sets for the evaluators' tests."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
-sys.path.insert(0, str(Path(__file__).parent))  # the tests share `generated`
-
-import generated  # noqa: E402
-from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
+from tests.evaluation import generated
 
 
 @pytest.fixture

@@ -4,15 +4,15 @@ import json
 import sys
 from pathlib import Path
 
-import generated
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
-from denserc.data.registration import register_open_vocab_dataset
+from denserc.data.datasets.registration import register_open_vocab_dataset
 from denserc.evaluation import build_evaluator, with_recall
+from tests.evaluation import generated
 
 SEED = 4
 

@@ -2,20 +2,20 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
-import generated
 import numpy as np
 import pytest
-from test_average_precision import percent, reference
-from test_detection import NOVEL, run
 
 from denserc.evaluation import DetectionEvaluator, LvisProtocol, OvCocoEvaluator, OvLvisEvaluator, build_evaluator
-from denserc.evaluation.average_precision import MEASURES, Shape, score_detections
-from denserc.evaluation.ov_lvis import frequency_protocol
+from denserc.evaluation.detection.open_vocabulary import frequency_protocol
+from denserc.evaluation.scoring.average_precision import MEASURES, Shape, score_detections
 from denserc.structures import ConfigurationError, DataError
+from tests.evaluation import generated
+from tests.evaluation.detection.test_evaluator import NOVEL, run
+from tests.evaluation.scoring.test_average_precision import percent, reference
+from tests.paths import DATA
 
-LVIS_SAMPLE = Path(__file__).parents[3] / "shared/data/lvis_sample/lvis_val_100.json"
+LVIS_SAMPLE = DATA / "data/lvis_sample/lvis_val_100.json"
 LETTERS = {"rare": "r", "common": "c", "frequent": "f"}
 
 
@@ -119,7 +119,7 @@ def test_detections_beyond_every_limit_are_forgotten_and_change_nothing(register
 
     everything = evaluator()
     expected = run(everything, found, truth)
-    monkeypatch.setattr("denserc.evaluation.prediction_log.FORGET_FROM", 0)
+    monkeypatch.setattr("denserc.evaluation.detection.prediction_log.FORGET_FROM", 0)
     sparing = evaluator()
     assert run(sparing, found, truth) == {task: pytest.approx(m, abs=0, nan_ok=True) for task, m in expected.items()}
     held = [len(one._store) for one in (everything, sparing)]
@@ -188,7 +188,7 @@ def test_a_failure_while_scoring_loses_no_prediction(registered, tmp_path, monke
     truth = generated.ground_truth(2)
     name = registered(truth, novel=NOVEL)
     with monkeypatch.context() as broken:
-        broken.setattr("denserc.evaluation.detection.score_detections", lambda *a, **k: 1 / 0)
+        broken.setattr("denserc.evaluation.detection.evaluator.score_detections", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(OvCocoEvaluator(name, tmp_path), generated.detections(truth, 2), truth)
     again = OvCocoEvaluator(name).evaluate_file(tmp_path / "coco_instances_results.json")

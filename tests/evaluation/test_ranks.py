@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import run_ranks
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-ROOT = Path(__file__).parents[2]
+from tests.evaluation import run_ranks
+from tests.paths import ROOT
 
 
 def test_two_processes_find_what_one_does_and_the_first_alone_reports(tmp_path):

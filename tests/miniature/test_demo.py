@@ -1,7 +1,6 @@
 """The whole demo in small: every stage runs, everything is written, a second call computes nothing again."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -9,8 +8,8 @@ from denserc.miniature.demo import stages
 from denserc.miniature.demo.run import run_demo
 from denserc.miniature.demo.stages import CONTENDERS, Places
 from denserc.miniature.write_world import Sizes
+from tests.paths import CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 SIZES = Sizes(train=8, val=4, transfer=3, lvis_train=4, lvis_val=2)
 FEW = ["SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "SOLVER.WARMUP_ITERS", 0]
 

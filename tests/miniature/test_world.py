@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from denserc.data.prompts import VILD_TEMPLATES
+from denserc.data.vocabulary.prompts import VILD_TEMPLATES
 from denserc.encoders.miniature import MINIATURE_WORDS, miniature_tokenizer, miniature_tokens
 from denserc.miniature.captions import lexicon
 from denserc.miniature.world import (

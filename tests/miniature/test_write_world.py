@@ -10,7 +10,7 @@ import pytest
 from lvis import LVIS
 from pycocotools.coco import COCO
 
-from denserc.data.panoptic import PanopticRegions
+from denserc.data.datasets.panoptic import PanopticRegions
 from denserc.miniature.crops import View
 from denserc.miniature.scenes import compose_scene
 from denserc.miniature.world import BASE_NAMES, CLASS_NAMES, NOVEL_NAMES, STUFF, Domain, rename

@@ -1,7 +1,5 @@
 """Each family of encoders all the way, by the real engines: distilled, saved, loaded into F-ViT, one detection pass."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +10,10 @@ from denserc.config import get_denserc_config
 from denserc.construction import load_checkpoint
 from denserc.distillation.engine import run
 from denserc.distillation.export import PRODUCT_NAME
+from tests.paths import CONFIGS
 from tests.tiny_models import register, tiny_config
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "miniature"
+CONFIGS = CONFIGS / "miniature"
 
 
 @pytest.fixture(scope="module")

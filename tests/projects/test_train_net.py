@@ -2,15 +2,14 @@
 
 import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 from detectron2.engine import default_argument_parser
 
 from denserc.construction import read_metadata
 from denserc.miniature.write_world import Sizes, write_world
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 FEW = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "0", "SEED", "1"]
 
 

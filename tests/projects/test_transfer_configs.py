@@ -1,14 +1,12 @@
 """The published transfer's settings, and that each config is evaluated on a set that is registered."""
 
-from pathlib import Path
-
 import pytest
 from detectron2.data import DatasetCatalog
 
 from denserc.config import get_denserc_config
-from denserc.data.builtin import register_all
+from denserc.data.datasets.builtin import register_all
+from tests.paths import CONFIGS
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 EXPONENT = {"coco": 0.2, "objects365": 0.3, "objects365v2": 0.3, "voc": 0.3}
 
 

@@ -8,8 +8,7 @@ from detectron2.modeling import build_model
 
 from denserc.config import get_denserc_config
 from denserc.detection.convert import write_detector
-
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from detectron2.config import CfgNode
 
+from denserc.analysis.ablation_tables import OURS, TABLES, Ablation, Variant
 from denserc.config import get_denserc_config
 from denserc.construction.config import construction_from_config
 from denserc.tools import ablate
-from denserc.tools.ablation_tables import OURS, TABLES, Ablation, Variant
 
 
 @pytest.fixture()

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "bootstrap.sh"
+from tests.paths import ROOT
+
+SCRIPT = ROOT / "scripts" / "bootstrap.sh"
 
 # Logs its arguments; "has_detectron2" beside the log says whether `import detectron2` succeeds.
 INTERPRETER = """#!/usr/bin/env bash

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from denserc.data.images import read_rgb
+from denserc.data.images.reading import read_rgb
 from denserc.detection import load_detector
-from denserc.detection.augment import FitSquare
 from denserc.detection.convert import from_mmdetection, original_to_ours
-from denserc.detection.options import Padding, Resampling
+from denserc.detection.data import FitSquare
+from denserc.detection.modeling.options import Padding, Resampling
 from denserc.encoders import to_open_clip_keys
 from denserc.structures import (
     BACKGROUND,
@@ -22,10 +22,11 @@ from denserc.structures import (
     WeightsMismatchError,
 )
 from denserc.tools.convert_fvit import main, name_embeddings, published_config
+from tests.paths import DATA
 from tests.published import published_shapes, register_tiny_eva, shrunk_detector, write_detector_config
 from tests.published import write_random_clip as write_clip
 
-RECORDED = Path(__file__).parents[3] / "shared" / "fixtures" / "fvit"
+RECORDED = DATA / "fixtures" / "fvit"
 TOWER = {"patch": 16, "clip_image_size": 112, "width": 96, "depth": 6, "heads": 6, "embed": 48, "mlp_ratio": 1.6667}
 HEADS = {"fpn": 32, "out_indices": [1, 2, 3, 5], "vlm_T": 75.0, "alpha": 0.1, "beta": 0.8, "size": 112}
 SPEC = {**TOWER, **HEADS}
@@ -97,7 +98,7 @@ def test_images_that_are_not_square_need_no_padding(published):
 
 def test_nothing_of_this_machine_is_in_the_file(published, tmp_path):
     content = torch.load(published(shrunk_detector()), weights_only=True)
-    assert str(tmp_path) not in str(content["fvit"]) and not list((tmp_path / "out").glob(".*"))
+    assert str(tmp_path) not in str(content["denserc"]) and not list((tmp_path / "out").glob(".*"))
 
 
 def test_what_does_not_fit_is_listed_in_full(published, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from denserc.data.text_embeddings import save_text_embeddings
+from denserc.data.vocabulary.text_embeddings import save_text_embeddings
 from denserc.structures import TextEmbeddings
 from denserc.tools.doctor import main
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from denserc.data.prompts import PLAIN_TEMPLATES
-from denserc.data.text_embeddings import embed_names, load_text_embeddings
+from denserc.data.vocabulary.prompts import PLAIN_TEMPLATES
+from denserc.data.vocabulary.text_embeddings import embed_names, load_text_embeddings
 from denserc.encoders import build_clip
 from denserc.tools.embed_names import main
 

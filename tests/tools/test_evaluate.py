@@ -1,8 +1,6 @@
 """The command that scores saved files again, on a set described by a YAML file."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -11,10 +9,7 @@ from denserc.data.proposals import result_lines, write_results
 from denserc.evaluation import build_evaluator
 from denserc.structures import ConfigurationError, DataError
 from denserc.tools.evaluate import evaluate, main
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation"))
-
-import generated  # noqa: E402
+from tests.evaluation import generated
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from denserc.data.images import read_rgb
+from denserc.data.images.reading import read_rgb
 from denserc.structures import ConfigurationError, DataError, Vocabulary
 from denserc.tools import show_detections
 from denserc.tools.show_detections import Shown, drawn_size, from_data_set, listed, main, titled, truth_of

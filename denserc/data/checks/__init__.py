@@ -3,13 +3,11 @@
 `check_annotations` and `check_pictures` run them; `python -m denserc.tools.doctor` prints them.
 """
 
-from .boxes import check_boxes
+from .boxes import check_boxes, check_masks
 from .categories import check_categories, check_embeddings, check_vocabulary
 from .entries import FORM_CHECKS, check_crowds, check_duplicates, check_entries, check_links
 from .finding import CheckedSet, Finding, Severity
-from .masks import check_masks
-from .pairs import check_overlap
-from .pictures import check_files, check_pictures
+from .pictures import check_files, check_overlap, check_pictures
 
 _ANNOTATION_CHECKS = (
     check_links,

@@ -5,7 +5,7 @@ from collections import Counter
 from difflib import get_close_matches
 
 from ...structures import BACKGROUND, TextEmbeddings
-from ..matching import find_names, without_blanks
+from ..vocabulary.names import find_names, without_blanks
 from .finding import CheckedSet, Finding, Severity, found
 
 _NO_WORD = re.compile(r"(class|label|category|cls|object|id)?[\s_-]*\d+", re.IGNORECASE)

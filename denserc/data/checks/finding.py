@@ -9,9 +9,9 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 
 from ...structures import DataError, Vocabulary
-from ..image_lists import image_path
-from ..json_files import read_annotation_file
-from ..registration import dataset_vocabulary
+from ...structures.files import read_annotation_file
+from ..datasets.image_lists import image_path
+from ..datasets.registration import dataset_vocabulary
 
 _EXAMPLES = 5
 

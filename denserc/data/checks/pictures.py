@@ -6,9 +6,23 @@ from collections import defaultdict
 from tqdm import tqdm
 
 from ...structures import DataError
-from ..images import read_rgb
-from ..spread import Spread
+from ..datasets.image_lists import Spread
+from ..images.reading import read_rgb
 from .finding import CheckedSet, Finding, Severity, found
+
+
+def check_overlap(training: CheckedSet, evaluation: CheckedSet) -> list[Finding]:
+    """No image is in both sets, by its file."""
+    trained = {training.path(image).resolve() for image in training.images}
+    both = [str(path) for image in evaluation.images if (path := evaluation.path(image)).resolve() in trained]
+    return found(
+        "overlap",
+        Severity.ERROR,
+        f"images of {evaluation.name} that are in {training.name} too: its results would be too good",
+        "Take them out of one of the two.",
+        both,
+    )
+
 
 _LONG_JOB = 200
 

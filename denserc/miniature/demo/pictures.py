@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from ...construction import DenseEncoder, load_checkpoint
-from ...detection.detector import load_detector
-from ...detection.meta_arch import FViT
+from ...detection.modeling.meta_arch import FViT
+from ...detection.predictor import load_detector
 from ...visualization import (
     DrawnObjects,
     detected_objects,

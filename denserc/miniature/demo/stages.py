@@ -8,13 +8,12 @@ from detectron2.config import CfgNode
 
 from ...config import get_denserc_config
 from ...construction import build_dense_model, save_checkpoint
-from ...data.builtin import register_miniature
+from ...data.datasets.builtin import register_miniature
 from ...detection import engine as detection
 from ...distillation import engine as distillation
 from ...distillation.export import PRODUCT_NAME
 from ...evaluation import build_evaluator, evaluate_dense_model
-from ...structures import DataError
-from ...training import kept
+from ...structures import DataError, kept
 from ..train_clip import Recipe, train_clip
 from ..write_world import Sizes, write_world
 

@@ -1,0 +1,1 @@
+"""Research code: analyses of the paper that no model needs to run."""

@@ -1,0 +1,1 @@
+"""Data sets: registration, annotation files, splits, lists of images."""

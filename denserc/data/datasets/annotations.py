@@ -1,0 +1,117 @@
+"""COCO and LVIS annotation files as Detectron2 records, labels given by class name.
+
+Boxes stay (x, y, width, height) in absolute pixels of the image, as the files have them, and say so in "bbox_mode".
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.structures import BoxMode
+from pycocotools import mask as mask_util
+
+from ...structures import DataError, Vocabulary
+from ...structures.files import read_annotation_file
+from ..vocabulary.names import category_ids
+from .image_lists import image_path
+
+logger = logging.getLogger(__name__)
+
+_LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
+
+
+@dataclass(frozen=True)
+class LoadedAnnotations:
+    """An annotation file read with a vocabulary.
+
+    Args:
+        records: one Detectron2 record an image, by image id; "category_id" is the label in the vocabulary.
+        label_of: the file's category id -> label, for the classes that the file has.
+        frequency: class name -> "f", "c" or "r" where the file gives it (LVIS).
+    """
+
+    records: list[dict]
+    label_of: dict[int, int]
+    frequency: dict[str, str]
+
+
+def load_annotations(
+    json_file: str | Path, image_root: str | Path, vocabulary: Vocabulary, *, base_only: bool = False
+) -> LoadedAnnotations:
+    """Read a COCO or LVIS annotation file.
+
+    Annotations of categories outside the vocabulary are left out; so are those of novel classes with `base_only`.
+    The number left out is logged. Images are `image_root / file_name`, or, in LVIS files without "file_name", the
+    last two parts of "coco_url" below `image_root`.
+
+    Args:
+        base_only: for training; the file's categories may then lack novel classes.
+
+    Raises:
+        DataError: the file is absent or malformed, or its categories lack a class of the vocabulary.
+    """
+    content = read_annotation_file(json_file)
+    id_of = category_ids(content["categories"], vocabulary.names, optional=vocabulary.novel if base_only else ())
+    label = {name: i for i, name in enumerate(vocabulary.names)}
+    label_of = {id_of[name]: label[name] for name in id_of}
+    wanted = {id_of[name] for name in id_of if not (base_only and name in vocabulary.novel)}
+
+    records = {image["id"]: _record(image, Path(image_root)) for image in content["images"]}
+    left_out = invalid = 0
+    for annotation in content["annotations"]:
+        if annotation["category_id"] not in wanted:
+            left_out += 1
+            continue
+        if annotation["image_id"] not in records:
+            raise DataError(
+                f"{json_file}: annotation {annotation.get('id')} belongs to image {annotation['image_id']}, "
+                "which the file does not list."
+            )
+        instance = _instance(annotation, label_of, json_file)
+        if instance is None:
+            invalid += 1
+            continue
+        records[annotation["image_id"]]["annotations"].append(instance)
+    logger.info(
+        "%s: %d images, %d annotations; left out: %d of other or novel classes, %d without a valid polygon",
+        json_file, len(records), len(content["annotations"]) - left_out - invalid, left_out, invalid,
+    )  # fmt: skip
+    frequency_of_id = {c["id"]: c["frequency"] for c in content["categories"] if "frequency" in c}
+    return LoadedAnnotations(
+        records=[records[image_id] for image_id in sorted(records)],
+        label_of=label_of,
+        frequency={name: frequency_of_id[i] for name, i in id_of.items() if i in frequency_of_id},
+    )
+
+
+def _record(image: dict, image_root: Path) -> dict:
+    path = image_path(image, image_root)
+    record = {"file_name": str(path), "image_id": image["id"], "height": image["height"], "width": image["width"]}
+    record.update({key: image[key] for key in _LVIS_KEYS if key in image})
+    record["annotations"] = []
+    return record
+
+
+def _instance(annotation: dict, label_of: dict[int, int], json_file: str | Path) -> dict | None:
+    """The instance, or None when it has polygons of which none has three corners (as Detectron2 does)."""
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        raise DataError(
+            f"{json_file}: annotation {annotation.get('id')} needs a bbox [x, y, width, height]; got {box}."
+        )
+    instance = {
+        "bbox": box,
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": label_of[annotation["category_id"]],
+        "iscrowd": int(annotation.get("iscrowd", 0)),
+    }
+    shape = annotation.get("segmentation")
+    if isinstance(shape, dict):
+        compressed = not isinstance(shape["counts"], list)
+        instance["segmentation"] = shape if compressed else mask_util.frPyObjects(shape, *shape["size"])
+    elif shape:
+        polygons = [polygon for polygon in shape if len(polygon) >= 6 and len(polygon) % 2 == 0]
+        if not polygons:
+            return None
+        instance["segmentation"] = polygons
+    return instance

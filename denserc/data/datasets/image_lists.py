@@ -1,0 +1,139 @@
+"""Where images lie in the data sets that others publish: COCO and LVIS files, Pascal VOC, ADE20K; folders.
+
+Every function gives (path, id) pairs; nothing of an image is read.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...structures import DataError
+from ...structures.files import read_annotation_file
+
+
+class Spread(Sequence):
+    """Items of a sequence, read when asked for.
+
+    Args:
+        items: the whole.
+        number: how many; 0, or more than there are: all.
+    """
+
+    def __init__(self, items: Sequence, number: int):
+        number = min(number, len(items)) if number > 0 else len(items)
+        self._items = items
+        self._indices = [i * len(items) // number for i in range(number)]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int):
+        return self._items[self._indices[index]]
+
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+VOC_LIST = "ImageSets/Segmentation/train.txt"  # 1,464 images in VOC2012
+ADE20K_IMAGES = "images/training"  # 20,210 images in ADEChallengeData2016
+
+_LOOKED_AT = 100
+
+
+def folder_list(folder: str | Path) -> list[tuple[str, str]]:
+    """Every image file below a folder, sorted by path, which is also its id.
+
+    Raises:
+        DataError: the folder is missing or holds no image.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder} is not a folder of images.")
+    paths = sorted(
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    )
+    if not paths:
+        raise DataError(f"No image below {folder}; looked for {sorted(IMAGE_SUFFIXES)}.")
+    return [(path, path) for path in paths]
+
+
+def coco_folder_list(folder: str | Path) -> list[tuple[str, int]]:
+    """Every image of a folder of COCO's, without its annotation file: the file's name is the id.
+
+    Raises:
+        DataError: as folder_list; or a file's name is no number.
+    """
+    pairs = folder_list(folder)
+    wrong = [path for path, _ in pairs if not Path(path).stem.isdecimal()]
+    if wrong:
+        raise DataError(f"{folder} should hold COCO's images, whose names are numbers, but has {wrong[:5]}.")
+    return [(path, int(Path(path).stem)) for path, _ in pairs]
+
+
+def coco_list(json_file: str | Path, image_root: str | Path) -> list[tuple[str, int | str]]:
+    """The images of a COCO or LVIS JSON with its ids; of its keys only "images" is needed.
+
+    Raises:
+        DataError: the file is absent, malformed or empty, or its images are not below `image_root`.
+    """
+    images = read_annotation_file(json_file, keys=("images",))["images"]
+    if not images:
+        raise DataError(f"{json_file} lists no images.")
+    pairs = [(str(image_path(image, Path(image_root))), image["id"]) for image in images]
+    _require_most(pairs, f"{json_file} with the image root {image_root}")
+    return pairs
+
+
+def voc_list(root: str | Path, list_file: str = VOC_LIST) -> list[tuple[str, str]]:
+    """The images that a list of Pascal VOC names; the id is the name in the list.
+
+    Args:
+        root: e.g. VOCdevkit/VOC2012, with JPEGImages and ImageSets.
+        list_file: relative to `root`; the first word of each line is a name.
+
+    Raises:
+        DataError: the list is absent or empty, or its images are.
+    """
+    path = Path(root) / list_file
+    try:
+        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} does not exist. Pascal VOC is named by its folder with JPEGImages and ImageSets, e.g. "
+            "VOCdevkit/VOC2012; see datasets/README.md."
+        ) from None
+    pairs = [(str(Path(root) / "JPEGImages" / f"{word[0]}.jpg"), word[0]) for word in words if word]
+    if not pairs:
+        raise DataError(f"{path} names no image.")
+    _require_most(pairs, str(path))
+    return pairs
+
+
+def ade20k_list(root: str | Path, images: str = ADE20K_IMAGES) -> list[tuple[str, str]]:
+    """ADE20K's images below ADEChallengeData2016; the id is the file's name without its suffix.
+
+    Args:
+        root: e.g. ADEChallengeData2016.
+        images: folder below it.
+    """
+    return [(path, Path(path).stem) for path, _ in folder_list(Path(root) / images)]
+
+
+def image_path(image: dict, image_root: Path) -> Path:
+    """Where an entry of a file's "images" lies: by its "file_name", else by the last two parts of its "coco_url"."""
+    if "file_name" in image:
+        return image_root / image["file_name"]
+    if "coco_url" in image:
+        return image_root.joinpath(*image["coco_url"].split("/")[-2:])
+    raise DataError(f"Image {image.get('id')} has neither a file_name nor a coco_url.")
+
+
+def _require_most(pairs: Sequence[tuple[str, int | str]], source: str) -> None:
+    """DataError when most images are absent: a wrong root. Single ones are the reader's to report and count."""
+    some = [path for path, _ in pairs[:: max(1, len(pairs) // _LOOKED_AT)]]
+    absent = [path for path in some if not os.path.isfile(path)]
+    if len(absent) > len(some) / 2:
+        raise DataError(
+            f"{source}: {len(absent)} of {len(some)} images looked for do not exist, the first {absent[0]}. Check the "
+            "folder of the images."
+        )

@@ -1,0 +1,156 @@
+"""Data sets in Detectron2's catalogs, with the vocabulary and its novel part as metadata.
+
+Registering reads no annotation file: records come when they are asked for (`DatasetCatalog.get(name)`), and
+with them the metadata that only the file can give, `thing_dataset_id_to_contiguous_id`.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ...structures import ConfigurationError, DataError, Vocabulary
+from ..vocabulary.published import read_class_list
+from .annotations import load_annotations
+
+_DESCRIPTION_KEYS = {"name", "base", "novel", "train", "val", "evaluator"}
+_SPLIT_KEYS = {"annotations", "images"}
+
+
+def register_open_vocab_dataset(
+    name: str,
+    json_file: str | Path,
+    image_root: str | Path,
+    *,
+    base: Sequence[str],
+    novel: Sequence[str] = (),
+    evaluator_type: str = "ov_coco",
+    training: bool = False,
+) -> None:
+    """Register COCO- or LVIS-format annotations for open-vocabulary detection.
+
+    Label i is the i-th name of `base` followed by `novel`, whatever order the file lists its categories in. A name
+    registered before is registered anew.
+
+    Metadata: thing_classes, base_classes, novel_classes, json_file, image_root, evaluator_type, training; after loading
+    also thing_dataset_id_to_contiguous_id and, for LVIS files, class_frequency {name: "f" | "c" | "r"}.
+
+    Args:
+        base, novel: class names as the file's categories have them.
+        evaluator_type: which evaluator measures the set, "ov_coco" or "ov_lvis".
+        training: boxes of novel classes are never given out, and the file need not know those classes.
+
+    Raises:
+        DataError: names that are not unique; on loading, classes that the file's categories lack.
+    """
+    vocabulary = Vocabulary((*base, *novel), novel=novel)
+
+    def load() -> list[dict]:
+        loaded = load_annotations(json_file, image_root, vocabulary, base_only=training)
+        metadata = MetadataCatalog.get(name)
+        metadata.set(thing_dataset_id_to_contiguous_id=loaded.label_of)
+        if loaded.frequency:
+            metadata.set(class_frequency=loaded.frequency)
+        return loaded.records
+
+    register(
+        name,
+        load,
+        thing_classes=list(vocabulary.names),
+        base_classes=list(base),
+        novel_classes=list(novel),
+        json_file=str(json_file),
+        image_root=str(image_root),
+        evaluator_type=evaluator_type,
+        training=training,
+    )
+
+
+def register(name: str, load: Callable[[], Sequence[dict]], **metadata) -> None:
+    """Put a loader and its metadata into Detectron2's catalogs, in place of a set of the same name."""
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+    if name in MetadataCatalog.list():
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(**metadata)
+
+
+def dataset_vocabulary(name: str) -> Vocabulary:
+    """The vocabulary of a registered open-vocabulary set.
+
+    Raises:
+        DataError: the name is not registered, or without classes.
+    """
+    if name not in DatasetCatalog:
+        raise DataError(f"No data set {name!r} is registered; registered are {sorted(DatasetCatalog.list())}.")
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("thing_classes") is None:
+        DatasetCatalog.get(name)  # a set that is absent says here what to do
+        raise DataError(f"The data set {name!r} is registered without classes.")
+    return Vocabulary(metadata.thing_classes, novel=metadata.get("novel_classes", ()))
+
+
+def register_from_yaml(path: str | Path) -> tuple[str, ...]:
+    """Register one's own data from a short description; returns the names registered.
+
+    Example (paths are relative to the description; "train" or "val" may be left out)::
+
+        name: birds                  # registers birds_train and birds_val
+        base: [sparrow, robin]       # or a file: a JSON list, or one name a line
+        novel: [kingfisher]
+        train: {annotations: train.json, images: images/train}
+        val: {annotations: val.json, images: images/val}
+        evaluator: ov_coco           # the default
+
+    Raises:
+        ConfigurationError: a key that is unknown or missing.
+        DataError: the description or a class list cannot be read.
+    """
+    path = Path(path)
+    try:
+        description = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"The data set description {path} cannot be read: {error}.") from error
+    _check_keys(path, description, known=_DESCRIPTION_KEYS, needed={"name", "base"})
+    splits = [split for split in ("train", "val") if split in description]
+    if not splits:
+        raise ConfigurationError(f"{path} describes neither 'train' nor 'val'.")
+    base, novel = (_names(path, key, description.get(key, [])) for key in ("base", "novel"))
+    names = []
+    for split in splits:
+        files = description[split]
+        _check_keys(path, files, known=_SPLIT_KEYS, needed=_SPLIT_KEYS)
+        names.append(f"{description['name']}_{split}")
+        register_open_vocab_dataset(
+            names[-1],
+            path.parent / files["annotations"],
+            path.parent / files["images"],
+            base=base,
+            novel=novel,
+            evaluator_type=description.get("evaluator", "ov_coco"),
+            training=split == "train",
+        )
+    return tuple(names)
+
+
+def _names(path: Path, key: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return read_class_list(path.parent / value)
+    if not isinstance(value, list):
+        raise ConfigurationError(f"{path}: {key!r} must be a list of class names, or a file of them; got {value!r}.")
+    # YAML reads yes, no, on and off as truth values, 1 and 2.5 as numbers.
+    wrong = [name for name in value if not isinstance(name, str)]
+    if wrong:
+        raise ConfigurationError(f"{path}: {key!r} has {wrong}, which YAML reads as no text. Put quotes around it.")
+    return tuple(value)
+
+
+def _check_keys(path: Path, mapping: object, known: set[str], needed: set[str]) -> None:
+    given = set(mapping) if isinstance(mapping, dict) else set()
+    if not isinstance(mapping, dict) or given - known or needed - given:
+        raise ConfigurationError(
+            f"{path}: expected a mapping with the keys {sorted(known)}, at least {sorted(needed)}; got "
+            f"{sorted(map(str, given)) if isinstance(mapping, dict) else mapping!r}."
+        )

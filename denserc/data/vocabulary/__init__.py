@@ -1,0 +1,1 @@
+"""Class names: published lists, matching, prompts, text embeddings."""

@@ -1,0 +1,89 @@
+"""The published class lists as vocabularies. Names only; the lists lie in class_lists/ as JSON.
+
+Sources: OV-COCO's 48 / 17 split of COCO (the "generalised" 65), LVIS v1 with its frequencies (rare is novel),
+Pascal VOC, Objects365 v1 (its "tissue " keeps the trailing blank of the original file) and v2 (misspelt names of the
+official file corrected), COCO panoptic.
+"""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from ...structures import ConfigurationError, DataError, Vocabulary
+
+
+@cache
+def _asset(name: str) -> dict:
+    return json.loads((files(__package__) / "class_lists" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def lvis_frequencies() -> dict[str, str]:
+    """LVIS v1's 1,203 names in category-id order -> "f" (frequent), "c" (common) or "r" (rare)."""
+    asset = _asset("lvis_v1")
+    return dict(zip(asset["names"], asset["frequency"], strict=True))
+
+
+def panoptic_stuff() -> frozenset[str]:
+    """The 53 stuff names among COCO panoptic's 133."""
+    return frozenset(_asset("coco_panoptic")["stuff"])
+
+
+def objects365_v2_misspelt() -> dict[str, str]:
+    """Names of Objects365 v2 that the official file misspells: {our name: as the file has it}."""
+    return dict(_asset("objects365_v2")["misspelt"])
+
+
+def _ov_coco() -> Vocabulary:
+    return Vocabulary(_asset("coco")["open"], novel=_asset("coco")["novel"])
+
+
+def _ov_lvis() -> Vocabulary:
+    frequencies = lvis_frequencies()
+    return Vocabulary(tuple(frequencies), novel=[name for name, f in frequencies.items() if f == "r"])
+
+
+def _coco_panoptic() -> Vocabulary:
+    return Vocabulary(_asset("coco_panoptic")["things"] + _asset("coco_panoptic")["stuff"])
+
+
+VOCABULARIES: dict[str, Callable[[], Vocabulary]] = {
+    "ov_coco": _ov_coco,  # 65 = 48 base + 17 novel
+    "ov_lvis": _ov_lvis,  # 1,203 = 866 base (frequent and common) + 337 novel (rare)
+    "coco": lambda: Vocabulary(_asset("coco")["all"]),  # 80
+    "coco_panoptic": _coco_panoptic,  # 133 by category id = 80 things + 53 stuff
+    "objects365_v1": lambda: Vocabulary(_asset("objects365_v1")["names"]),  # 365
+    "objects365_v2": lambda: Vocabulary(_asset("objects365_v2")["names"]),  # 365 others
+    "voc": lambda: Vocabulary(_asset("voc")["names"]),  # 20
+}
+
+
+def vocabulary(name: str) -> Vocabulary:
+    """A published vocabulary by name; ConfigurationError lists the known ones."""
+    if name not in VOCABULARIES:
+        raise ConfigurationError(f"Unknown vocabulary {name!r}; known: {sorted(VOCABULARIES)}.")
+    return VOCABULARIES[name]()
+
+
+def read_class_list(path: str | Path) -> tuple[str, ...]:
+    """Class names from a user's file: a JSON list of strings, or plain text with one name a line.
+
+    Raises:
+        DataError: the file is absent, not readable as either, or holds no names.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"The class list {path} cannot be read: {error.strerror}.") from error
+    if path.suffix == ".json":
+        try:
+            names = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"The class list {path} is not valid JSON: {error}.") from error
+    else:
+        names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"The class list {path} must be a JSON list of names (.json) or hold one name a line.")
+    return tuple(names)

@@ -1,0 +1,1 @@
+"""F-ViT: the meta-architecture and its parts."""

@@ -1,0 +1,1 @@
+"""Images, regions, crops and views of the distillation, and their batches."""

@@ -1,0 +1,1 @@
+"""Image towers behind one contract, `base.ImageTower`."""

@@ -1,0 +1,222 @@
+"""The training step of both stages: Detectron2's SimpleTrainer with accumulation, scaling and a stop before NaN."""
+
+import logging
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..structures.files import write_atomically
+from .runtime import any_process
+
+logger = logging.getLogger(__name__)
+
+
+def save_failed_step(
+    folder: str | Path,
+    *,
+    step: int,
+    rank: int,
+    world_size: int,
+    seed: int,
+    images_drawn: int,
+    batches: Sequence[dict | list],
+    sizes: Sequence[int],
+    losses: Sequence[dict[str, float]],
+) -> Path:
+    """Writes nan_batch_step<N>_rank<R>.pt, which torch.load(..., weights_only=True) reads.
+
+    Its entries are the arguments, but for "sizes", and "draws": the number of each image's draw, by which the
+    training set finds the same image again.
+
+    Args:
+        folder: where to.
+        step: number of the step in progress, from 1.
+        rank, world_size: of this process.
+        seed: of the data.
+        images_drawn: images used before this step, over all processes.
+        batches: this process's batches of the step, on the CPU, as plain containers and tensors.
+        sizes: images of each.
+        losses: their losses, by name.
+    """
+    first, draws = images_drawn + rank, []
+    for size in sizes:
+        draws.append([first + world_size * position for position in range(size)])
+        first += world_size * size
+    content = {
+        "step": step,
+        "rank": rank,
+        "world_size": world_size,
+        "seed": seed,
+        "images_drawn": images_drawn,
+        "batches": list(batches),
+        "losses": list(losses),
+        "draws": draws,
+    }
+    return write_atomically(Path(folder) / f"nan_batch_step{step}_rank{rank}.pt", content)
+
+
+class StepTrainer(SimpleTrainer):
+    """One optimiser step from one or more batches.
+
+    A step's gradient is the mean of its batches' over accumulation and processes. A subclass says what a batch's
+    losses are, and what to keep of a batch that went wrong.
+
+    Args:
+        model: the module, or DistributedDataParallel around it.
+        batches: an endless iterable of batches on the CPU.
+        optimizer: over what learns.
+        device: where the model is.
+        accumulate: batches a step.
+        clip_norm: the gradient's largest norm, of all parameters together; None = no clipping.
+        seed: of the data.
+        images_drawn: images used so far, over all processes.
+        images_per_step: over all processes and accumulated batches.
+        scaler: of the gradients, for fp16; None = no scaling.
+        failures: folder for the batches of a step that is not finite.
+        advice: what may help against such a step, for the message.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        batches: Iterable,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        seed: int = 0,
+        images_drawn: int = 0,
+        images_per_step: int,
+        scaler: torch.amp.GradScaler | None = None,
+        failures: str | Path = ".",
+        advice: str = "",
+    ):
+        super().__init__(model, batches, optimizer)
+        self.device = device
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.seed = seed
+        self.images_drawn = images_drawn
+        self.images_per_step = images_per_step
+        self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+        self.skipped_steps = 0
+        self.failures = failures
+        self.advice = advice
+
+    @property
+    def module(self) -> nn.Module:
+        """The model inside the wrapper for several processes."""
+        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+
+    def prepare(self, batches: Sequence[Any]) -> None:
+        """Before the first forward of a step; all processes call it."""
+
+    @abstractmethod
+    def losses(self, batch: Any) -> dict[str, torch.Tensor]:
+        """The losses of one batch; their sum is what is minimised."""
+
+    def updated(self) -> None:
+        """After the weights changed; not after a skipped step."""
+
+    @abstractmethod
+    def keepsake(self, batch: Any) -> tuple[dict | list, int]:
+        """What a file keeps of a batch, plain containers and tensors, and its number of images."""
+
+    def run_step(self) -> None:
+        """Draws, adds up gradients, clips, steps.
+
+        Raises:
+            FloatingPointError: a loss or the gradient is not finite, in any process. The weights are still those
+                before the step, and the batches lie in a file that the error names.
+        """
+        start = time.perf_counter()
+        batches = [next(self._data_loader_iter) for _ in range(self.accumulate)]
+        data_time = time.perf_counter() - start
+        self.prepare(batches)
+        self.optimizer.zero_grad()
+        terms = []
+        for position, batch in enumerate(batches):
+            with self._gradients_stay_local(position + 1 < len(batches)):
+                losses = self.losses(batch)
+                self.scaler.scale(sum(losses.values()) / self.accumulate).backward()
+            terms.append({name: loss.detach() for name, loss in losses.items()})
+        self.after_backward()
+        # Read only now: on a GPU each reading waits for it.
+        found = [{name: float(loss) for name, loss in losses.items()} for losses in terms]
+        if any_process(not all(math.isfinite(value) for losses in found for value in losses.values()), self.device):
+            self._stop("loss", batches, found)
+        totals = {name: torch.tensor(sum(losses[name] for losses in found) / self.accumulate) for name in found[0]}
+        self._write_metrics(totals, data_time)
+        if len(totals) == 1 and comm.is_main_process():
+            # Detectron2 names the terms only where there are several; curves want them always.
+            self.storage.put_scalar(*totals, self.storage.latest()["total_loss"][0])
+        self._update_weights(batches, found)
+        self.images_drawn += self.images_per_step
+
+    def _update_weights(self, batches: Sequence[Any], losses: Sequence[dict[str, float]]) -> None:
+        """One step of the optimiser, unless the scaled gradient overflowed."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.scaler.unscale_(self.optimizer)
+        # The processes have the same gradient, so they decide alike.
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        scale = self.scaler.get_scale()
+        if math.isfinite(norm):
+            self.storage.put_scalar("grad_norm", float(norm))
+        elif not self.scaler.is_enabled() or scale <= 1:
+            self._stop("gradient", batches, losses)
+        if self.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() < scale:
+            self.skipped_steps += 1
+            logger.info(
+                f"Step {self.iter + 1} skipped ({self.skipped_steps} so far): its float16 gradient overflowed at the "
+                f"scale {scale:g}."
+            )
+        else:
+            self.updated()
+        if self.scaler.is_enabled():
+            self.storage.put_scalars(loss_scale=scale, skipped_steps=self.skipped_steps, smoothing_hint=False)
+
+    def _stop(self, what: str, batches: Sequence[Any], losses: Sequence[dict[str, float]]) -> NoReturn:
+        """All processes leave together; those whose batches can be the reason save them."""
+        step, rank = self.iter + 1, comm.get_rank()
+        mine = what == "gradient" or not all(math.isfinite(value) for terms in losses for value in terms.values())
+        if not mine:
+            raise FloatingPointError(
+                f"Step {step}: the loss of another process is not finite. It saved its batch in {self.failures}."
+            )
+        kept = [self.keepsake(batch) for batch in batches]
+        path = save_failed_step(
+            self.failures,
+            step=step,
+            rank=rank,
+            world_size=comm.get_world_size(),
+            seed=self.seed,
+            images_drawn=self.images_drawn,
+            batches=[content for content, _ in kept],
+            sizes=[size for _, size in kept],
+            losses=losses,
+        )
+        raise FloatingPointError(
+            f"Step {step}, process {rank}: the {what} is not finite; the losses are {list(losses)}. The weights are "
+            f"those before the step. The batch is saved in {path}. {self.advice} "
+            f"--resume continues from the last state."
+        )
+
+    def _gradients_stay_local(self, more_to_come: bool):
+        if more_to_come and isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return nullcontext()

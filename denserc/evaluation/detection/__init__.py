@@ -1,0 +1,1 @@
+"""Detection: evaluators, protocols, predictions on disk, recall of proposals."""

@@ -1,0 +1,216 @@
+"""The evaluator of detectors: collects Detectron2 instances, scores groups of classes, writes what it found.
+
+One code path for OV-COCO, transfer sets without a split and OV-LVIS; they differ by a Protocol.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+
+from ...structures import DataError
+from ...structures.files import read_annotation_file
+from ..scoring.average_precision import Backend, ClassScores, Shape, score_detections
+from ..scoring.tables import Detections
+from .prediction_files import read_predictions, write_predictions
+from .prediction_store import PredictionStore
+from .protocol import Protocol, countable
+from .report import class_table, console_table, group_table, write_csv, write_json
+
+RESULTS_FILE = "coco_instances_results.json"
+logger = logging.getLogger(__name__)
+
+
+class DetectionEvaluator(DatasetEvaluator):
+    """Scores detections (boxes, and masks where the detector gives them) against a COCO or LVIS JSON.
+
+    Several ranks may share the images; an image seen by two of them counts once. Ranks other than 0 return {}.
+    With an output folder, predictions go to a log there, one a rank, until the results file holds them all; without,
+    they stay in memory.
+
+    Args:
+        ground_truth: the content of the annotation file.
+        names: C class names, label i of a detection is names[i].
+        category_ids: C, the data set's category id of each label.
+        protocols: what is reported, each under its own task.
+        output_dir: where predictions, tables and results go; nothing is written when None.
+        backend: what matches.
+        distributed: gather from all ranks (False: this process alone).
+    """
+
+    def __init__(
+        self,
+        *,
+        ground_truth: dict,
+        names: Sequence[str],
+        category_ids: Sequence[int],
+        protocols: Sequence[Protocol],
+        output_dir: str | Path | None = None,
+        backend: Backend = Backend.COLUMNS,
+        distributed: bool = True,
+    ):
+        if len(names) != len(category_ids):
+            raise DataError(f"{len(names)} class names but {len(category_ids)} category ids; they must pair up.")
+        self.ground_truth = ground_truth
+        self.names = tuple(names)
+        self.category_ids = tuple(category_ids)
+        self.protocols = tuple(protocols)
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.backend = backend
+        self.distributed = distributed
+        self._store = PredictionStore(self.output_dir, countable=countable(protocols), distributed=distributed)
+
+    def begin(self, origin: str, *, resume: bool = False) -> frozenset[int]:
+        """Say what makes the next predictions, before `reset`; see PredictionStore.begin."""
+        finished = self._store.begin(origin, resume=resume)
+        if resume:
+            logger.info(f"{len(finished)} of {len(self.ground_truth['images'])} images were predicted already.")
+        return finished
+
+    def reset(self) -> None:
+        """Forget all predictions but those that `begin` has resumed since the last `reset`."""
+        self._store.reset()
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Take the detections of a batch.
+
+        Args:
+            inputs: Detectron2 inputs; "image_id" is read.
+            outputs: {"instances": Instances} with pred_boxes (x1, y1, x2, y2) in pixels of the original image,
+                scores, pred_classes, and pred_masks (N, H, W) where there are masks.
+
+        Raises:
+            DataError: a label that the vocabulary does not have.
+        """
+        for given, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to("cpu")
+            if len(instances) and int(instances.pred_classes.max()) >= len(self.names):
+                raise DataError(
+                    f"Image {given['image_id']} has a detection of label {int(instances.pred_classes.max())}, but the "
+                    f"set has {len(self.names)} classes. Set the detector's vocabulary to the set's class names."
+                )
+            results = instances_to_coco_json(instances, given["image_id"])
+            for result in results:
+                result["category_id"] = self.category_ids[result["category_id"]]
+            self._store.add(given["image_id"], Detections.from_results(results))
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """{task: {metric: percent}}, and {task + "_masks": ...} when there were masks; {} on ranks other than 0."""
+        predictions = self._store.gathered()
+        if predictions is None:
+            self._store.forget()
+            return {}
+        missing = len({image["id"] for image in self.ground_truth["images"]} - set(predictions.image_ids.tolist()))
+        if missing:
+            logger.warning(
+                f"{missing} of {len(self.ground_truth['images'])} images were not run; their objects count as missed."
+            )
+        if self.output_dir is not None:
+            # Before scoring: whatever happens there, the detector need not run again.
+            write_predictions(self.output_dir / RESULTS_FILE, predictions.detections)
+        self._store.forget()
+        return self.evaluate_detections(predictions.detections)
+
+    def evaluate_detections(self, detections: Detections | Iterable[dict]) -> dict[str, dict[str, float]]:
+        """Score detections in COCO's results format, without a model.
+
+        Args:
+            detections: as in the saved coco_instances_results.json (the data set's own category ids).
+        """
+        if not isinstance(detections, Detections):
+            detections = Detections.from_results(detections)
+        shapes = [Shape.BOXES]
+        if detections.have_masks:
+            shapes.append(Shape.MASKS)
+        results = {}
+        for protocol, shape in itertools.product(self.protocols, shapes):
+            scores = score_detections(
+                self.ground_truth,
+                detections,
+                category_ids=self.category_ids,
+                shape=shape,
+                max_dets=protocol.max_dets,
+                max_dets_of_class=protocol.max_dets_of_class,
+                backend=self.backend,
+                federated=protocol.federated,
+            )
+            task = protocol.task + ("" if shape is Shape.BOXES else "_masks")
+            results[task] = self._report(task, protocol, shape, scores)
+        return results
+
+    def evaluate_file(self, path: str | Path) -> dict[str, dict[str, float]]:
+        """Score a saved predictions file again, to the same figures as the run that wrote it.
+
+        Raises:
+            DataError: the file is no list of detections, or of another data set's images.
+        """
+        return self.evaluate_detections(read_predictions(path))
+
+    def _report(self, task: str, protocol: Protocol, shape: Shape, scores: ClassScores) -> dict[str, float]:
+        """Log and write one task's tables; its metrics."""
+        rows = group_table(scores, protocol.groups)
+        settings = {
+            "protocol": protocol.title,
+            "compared": shape.name.lower(),
+            "images": len(self.ground_truth["images"]),
+            "classes": len(self.names),
+            "classes_with_ground_truth": int((~np.isnan(scores.measures[:, 0])).sum()),
+            "detections_that_count": protocol.limit,
+            "max_detections_per_image": protocol.max_dets,
+            "max_detections_per_class": protocol.max_dets_of_class,
+            "detections": int(scores.detections.sum()),
+            "backend": self.backend.value,
+        }
+        if protocol.max_dets_of_class is not None:
+            few = int((scores.detections < protocol.max_dets_of_class).sum())
+            settings["classes_with_fewer_detections_than_the_limit"] = few
+            if few:
+                logger.warning(
+                    f"{protocol.title}: {few} of {len(self.names)} classes have fewer than "
+                    f"{protocol.max_dets_of_class} detections. Where the detector could have given more, raise "
+                    "TEST.DETECTIONS_PER_IMAGE and lower MODEL.ROI_HEADS.SCORE_THRESH_TEST."
+                )
+        metrics = {
+            protocol.metric_name(measure, group): value
+            for group, measures in rows.items()
+            for measure, value in measures.items()
+        }
+        logger.info(
+            f"{protocol.title}, {shape.name.lower()}: {len(self.names)} classes, {settings['images']} images, "
+            f"detections that count: {protocol.limit}\n" + console_table(rows, protocol.groups)
+        )
+        if self.output_dir is not None:
+            groups = [protocol.group_of(label) for label in range(len(self.names))]
+            table = class_table(scores, self.names, groups, {"protocol": task, "detections_that_count": protocol.limit})
+            write_csv(self.output_dir / f"{task}_classes.csv", table)
+            write_json(self.output_dir / f"{task}_results.json", {"settings": settings, "metrics": metrics})
+        return metrics
+
+
+def category_ids_of(dataset_name: str) -> tuple[int, ...]:
+    """The data set's category id of each label, from a registered set's metadata.
+
+    Raises:
+        DataError: the metadata's id map does not number the classes 0 .. C - 1.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.get("thing_dataset_id_to_contiguous_id") is None:
+        DatasetCatalog.get(dataset_name)  # the map is known once the annotations are read
+    label_of = metadata.thing_dataset_id_to_contiguous_id
+    if sorted(label_of.values()) != list(range(len(metadata.thing_classes))):
+        raise DataError(
+            f"{dataset_name}: thing_dataset_id_to_contiguous_id must map to 0 .. {len(metadata.thing_classes) - 1}, "
+            f"each once; it maps to {sorted(label_of.values())[:10]} ... Register the set again."
+        )
+    id_of = {label: category for category, label in label_of.items()}
+    return tuple(id_of[label] for label in range(len(id_of)))
+
+
+def read_annotations(dataset_name: str) -> dict:
+    """The content of a registered set's annotation file."""
+    return read_annotation_file(MetadataCatalog.get(dataset_name).json_file)

@@ -1,0 +1,219 @@
+"""Predictions as they come: one line of JSON an image, on disk at once, so that a crash loses nothing.
+
+The first line of a log says what made it; the others are {"image_id", "category_id": [D], "bbox": [D][4], "score": [D]}
+and, where there are masks, "segmentation": [D], with the data set's own ids, an image without detections included.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...structures import ConfigurationError, DataError
+from ..scoring.tables import Detections
+
+FORGET_FROM = 2_000_000  # detections in memory from which on those that cannot count are looked for
+_LINES = 2000  # lines turned into columns at once
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was found, and where was looked.
+
+    Args:
+        image_ids: (I,) int64, the images that were run, those without detections included.
+        detections: of these images.
+    """
+
+    image_ids: np.ndarray
+    detections: Detections
+
+    @classmethod
+    def merged(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """Parts as one, by ascending image id; of an image in several parts the last one counts."""
+        seen, kept = set(), []
+        for part in reversed(parts):
+            fresh = np.array([image not in seen for image in part.image_ids.tolist()], dtype=bool)
+            seen.update(part.image_ids.tolist())
+            found = part.detections
+            if not fresh.all():
+                found = found[np.isin(found.image_ids, part.image_ids[fresh])]
+            kept.append(found)
+        found = Detections.joined(kept[::-1])
+        order = np.argsort(found.image_ids, kind="stable")
+        return cls(np.array(sorted(seen), dtype=np.int64), found[order])
+
+
+class Collector:
+    """Detections in memory, without those that cannot count any more.
+
+    Args:
+        countable: table -> (D,) bool, asked when FORGET_FROM rows are held and whenever they have doubled; None:
+            everything is kept.
+    """
+
+    def __init__(self, countable: Callable[[Detections], np.ndarray] | None = None):
+        self._countable = countable
+        self._images: dict[int, None] = {}
+        self._tables: list[Detections] = []
+        self._held, self._forget_at = 0, FORGET_FROM
+
+    def __len__(self) -> int:
+        return self._held
+
+    def add(self, images: Sequence[int], found: Detections) -> None:
+        """Some images and their detections; an image that is there already is taken once."""
+        again = [image for image in images if image in self._images]
+        if again:
+            found = found[~np.isin(found.image_ids, again)]
+        self._images.update(dict.fromkeys(images))
+        self._tables.append(found)
+        self._held += len(found)
+        if self._held > self._forget_at and self._countable is not None:
+            everything = Detections.joined(self._tables)
+            self._tables = [everything[self._countable(everything)]]
+            self._held = len(self._tables[0])
+            self._forget_at = max(FORGET_FROM, 2 * self._held)
+
+    def predictions(self) -> Predictions:
+        """What is held."""
+        return Predictions(np.array(list(self._images), dtype=np.int64), Detections.joined(self._tables))
+
+
+class PredictionLog:
+    """The file that one process appends to.
+
+    Args:
+        path: of the file; its folder is made.
+        origin: what makes the predictions: weights, vocabulary, settings. Only a log of the same is continued.
+    """
+
+    def __init__(self, path: Path, origin: str):
+        self.path = path
+        self.origin = origin
+        self._file = None
+
+    def begin(self) -> None:
+        """Start an empty file in place of one that may be there."""
+        self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("w", encoding="utf-8")
+        self._file.write(json.dumps({"origin": self.origin}) + "\n")
+        self._file.flush()
+
+    def resume(self) -> list[int]:
+        """Continue the file after its last whole line; the images in it. An absent one is begun.
+
+        Raises:
+            ConfigurationError: something else made it.
+            DataError: it is no log, or damaged before its last line.
+        """
+        if not self.path.exists() or not _whole_bytes(self.path):
+            self.begin()
+            return []
+        images = finished(self.path, self.origin)
+        with self.path.open("r+b") as file:
+            file.truncate(_whole_bytes(self.path))
+        self._file = self.path.open("a", encoding="utf-8")
+        return images
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was begun or resumed."""
+        return self._file is not None
+
+    def write(self, image_id: int, found: Detections) -> None:
+        """One image; it is on its way to the disk when this returns."""
+        line = {
+            "image_id": image_id,
+            "category_id": found.category_ids.tolist(),
+            "bbox": found.boxes.tolist(),
+            "score": found.scores.tolist(),
+        }
+        if found.masks is not None:
+            line["segmentation"] = found.masks.tolist()
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def remove(self) -> None:
+        """Close and delete the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+def finished(path: Path, origin: str) -> list[int]:
+    """The images in a log; ConfigurationError if something else than `origin` made it."""
+    lines = _lines(path)
+    made_by = next(lines, {}).get("origin")
+    if made_by != origin:
+        raise ConfigurationError(
+            f"{path} holds predictions of other weights, another vocabulary or other settings ({made_by!r} made them, "
+            f"this is {origin!r}). Set TEST.RESUME_PREDICTIONS to False to start anew, or use another OUTPUT_DIR."
+        )
+    return [line["image_id"] for line in lines]
+
+
+def read_log(path: Path, collector: Collector) -> None:
+    """Everything in a log into a collector, some images at a time."""
+    lines = _lines(path)
+    next(lines, None)
+    while block := list(itertools.islice(lines, _LINES)):
+        collector.add([line["image_id"] for line in block], _table(path, block))
+
+
+def _table(path: Path, block: list[dict]) -> Detections:
+    def column(name: str) -> list:
+        return list(itertools.chain.from_iterable(line[name] for line in block))
+
+    try:
+        counts = [len(line["score"]) for line in block]
+        masks = None
+        if any("segmentation" in line for line in block):
+            masks = np.empty(sum(counts), dtype=object)
+            masks[:] = [m for line, n in zip(block, counts, strict=True) for m in line.get("segmentation", [None] * n)]
+        return Detections(
+            image_ids=np.repeat(np.array([line["image_id"] for line in block], dtype=np.int64), counts),
+            category_ids=np.array(column("category_id"), dtype=np.int64),
+            boxes=np.array(column("bbox"), dtype=np.float64).reshape(-1, 4),
+            scores=np.array(column("score"), dtype=np.float64),
+            masks=masks,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is no log of predictions: {error!r}.") from error
+
+
+def _whole_bytes(path: Path) -> int:
+    """The length of the file up to its last whole line: a process may have ended in the middle of one."""
+    with path.open("rb") as file:
+        end = file.seek(0, 2)
+        while end > 0:
+            start = max(0, end - (1 << 20))
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    """The whole lines."""
+    remaining = _whole_bytes(path)
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            remaining -= len(line)
+            if remaining < 0:
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}: line {number + 1} is no JSON ({error}); the log is damaged.") from error

@@ -1,0 +1,1 @@
+"""Region classification: inputs, pooling, accuracies and their report."""

@@ -1,0 +1,156 @@
+"""Regions of an image as an encoder sees them: the padded square input, boxes and masks in its frame.
+
+Shape letters: (H, W) pixels of the original image, S side of the square input, (h, w) cells of the feature map,
+R regions of an image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ...data.images.resizing import centred_square, corner_square
+from ...structures import DataError, PixelStatistics
+
+
+@dataclass(frozen=True)
+class Region:
+    """One labelled segment of an image.
+
+    Args:
+        label: index of its class, classes being sorted by category id.
+        is_thing: a countable object, not "stuff".
+        box: (x1, y1, x2, y2) pixels of the original image.
+        mask: (H, W) bool.
+    """
+
+    label: int
+    is_thing: bool
+    box: tuple[float, float, float, float]
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class RegionLimits:
+    """Which segments of an image are asked about; the defaults are the published protocol.
+
+    Args:
+        min_side, max_side: segments whose box has an area (width x height, in pixels of the original image) under
+            min_side^2 or over max_side^2 are skipped.
+        max_segments: only the first so many segments of an image are looked at, skipped ones counted.
+    """
+
+    min_side: float = 8.0
+    max_side: float = 1024.0
+    max_segments: int = 100
+
+    def choose(self, segments: Sequence[dict[str, Any]]) -> list[Region]:
+        """The regions of an image's segments.
+
+        Args:
+            segments: dicts with "label" (int), "isthing" (bool), "mask" (H, W) bool and, for things, "bbox"
+                (x1, y1, x2, y2) as the annotation file gives it. Stuff boxes are taken from the mask. Crowds are
+                kept, as in the published protocol.
+        """
+        chosen = []
+        for segment in segments[: self.max_segments]:
+            mask = np.asarray(segment["mask"], dtype=bool)
+            is_thing = bool(segment["isthing"])
+            if not mask.any():
+                continue
+            box = tuple(float(v) for v in segment["bbox"]) if is_thing else box_of_mask(mask)
+            area = (box[2] - box[0]) * (box[3] - box[1])
+            if self.min_side**2 <= area <= self.max_side**2:
+                chosen.append(Region(int(segment["label"]), is_thing, box, mask))
+        return chosen
+
+
+PUBLISHED_LIMITS = RegionLimits()
+
+
+def box_of_mask(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """(H, W) bool, not empty -> the smallest (x1, y1, x2, y2) around its pixels, the last pixel included."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def picture_of(entry: dict[str, Any]) -> Image.Image:
+    """An entry's "image" ((H, W, 3) uint8 RGB) or the file "file_name", as an RGB picture.
+
+    EXIF rotation is not applied: panoptic masks follow the stored pixels.
+
+    Raises:
+        DataError: neither is given, or the image is not one.
+    """
+    if "image" in entry:
+        image = np.asarray(entry["image"])
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise DataError(f"An image must be (H, W, 3) uint8 RGB; got {image.shape} {image.dtype}.")
+        return Image.fromarray(image)
+    if "file_name" not in entry:
+        raise DataError(f"A region entry needs 'image' or 'file_name'; it has {sorted(entry)}.")
+    try:
+        with Image.open(entry["file_name"]) as file:
+            return file.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"The image {entry['file_name']} cannot be read ({error}).") from error
+
+
+def fit_square(image: Image.Image, side: int) -> tuple[np.ndarray, float]:
+    """Resize the longest side to `side` (bicubic), pad right and below with black.
+
+    Returns:
+        (side, side, 3) uint8, and the scale from original pixels to pixels of the square.
+    """
+    return corner_square(image, side), side / max(image.size)
+
+
+def crop_square(image: Image.Image, box: Sequence[float], side: int) -> np.ndarray:
+    """A box's crop with its longest side at `side`, centred on black: (side, side, 3) uint8."""
+    return centred_square(image.crop(tuple(box)), side)
+
+
+def grown(box: Sequence[float], scale: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """A box (x1, y1, x2, y2) scaled about its centre and cut at the edges of an image of `size` (w, h)."""
+    if scale == 1.0:
+        return tuple(box)
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    w, h = (box[2] - box[0]) * scale / 2, (box[3] - box[1]) * scale / 2
+    return max(x - w, 0.0), max(y - h, 0.0), min(x + w, float(size[0])), min(y + h, float(size[1]))
+
+
+def to_input(pictures: Sequence[np.ndarray], pixels: PixelStatistics, device: torch.device) -> torch.Tensor:
+    """B pictures (S, S, 3) uint8 -> (B, 3, S, S) float32, normalised."""
+    stacked = torch.from_numpy(np.stack(pictures)).to(device)
+    return pixels.normalize(stacked.permute(0, 3, 1, 2).float() / 255.0)
+
+
+def mask_cells(masks: np.ndarray, scale: float, side: int, grid: tuple[int, int], coverage: float) -> torch.Tensor:
+    """Masks at the resolution of the feature map.
+
+    Args:
+        masks: (R, H, W) bool in the original image's frame.
+        scale: original pixels -> pixels of the square input.
+        side: S, of the square input.
+        grid: (h, w) of the feature map over it.
+        coverage: a cell belongs to a mask when more than this share of the cell is covered; with 0 every cell that
+            the mask touches (the published protocol's reading), so that no mask becomes empty.
+
+    Returns:
+        (R, h, w) bool.
+    """
+    rows = _overlap(masks.shape[1], scale, side / grid[0], grid[0])  # (h, H)
+    columns = _overlap(masks.shape[2], scale, side / grid[1], grid[1])  # (w, W)
+    share = rows @ torch.from_numpy(masks).float() @ columns.T  # (R, h, w), in 0..1
+    return share > max(coverage, 1e-6)  # 1e-6: rounding is no touch
+
+
+def _overlap(pixels: int, scale: float, cell: float, cells: int) -> torch.Tensor:
+    """(cells, pixels): the share of each cell of length `cell` that each scaled pixel covers, along one axis."""
+    starts = torch.arange(pixels, dtype=torch.float64) * scale
+    cell_starts = torch.arange(cells, dtype=torch.float64)[:, None] * cell
+    shared = torch.minimum(starts + scale, cell_starts + cell) - torch.maximum(starts, cell_starts)
+    return (shared.clamp(min=0) / cell).float()

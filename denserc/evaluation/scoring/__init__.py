@@ -1,0 +1,1 @@
+"""Average precision: tables of objects, matching, and the metrics computed from them."""

@@ -1,0 +1,129 @@
+"""The command line of both projects: Detectron2's flags, launch and set-up over DenseRC's configs and data sets.
+
+Several processes come from Detectron2's launch (--num-gpus N) or from torchrun, whose variables are read here alone.
+Both talk by NCCL where there are GPUs and by gloo on a CPU.
+"""
+
+import os
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from .config import get_denserc_config
+from .data.config import register_configured
+from .structures import ConfigurationError
+
+EPILOG = """
+Several processes, by Detectron2's launch or by torchrun (either works with GPUs, and with CPU processes where there is
+none; SOLVER.IMS_PER_BATCH is the total over all):
+
+    python train_net.py --config-file cfg.yaml --num-gpus 4
+    torchrun --nproc_per_node=4 train_net.py --config-file cfg.yaml
+    torchrun --nnodes=2 --nproc_per_node=8 --rdzv-backend=c10d --rdzv-endpoint=host:29500 train_net.py \\
+        --config-file cfg.yaml
+
+On a machine with GPUs, CPU processes (MODEL.DEVICE cpu) are started with torchrun.
+"""
+
+
+@dataclass(frozen=True)
+class TorchrunProcess:
+    """One process's place, as torchrun says it in the environment."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+
+    @staticmethod
+    def from_environment() -> "TorchrunProcess | None":
+        """None where torchrun did not start this process."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        if not all(name in os.environ for name in names):
+            return None
+        return TorchrunProcess(*(int(os.environ[name]) for name in names))
+
+
+def data_root() -> str:
+    """Where the data sets lie: DETECTRON2_DATASETS, or ./datasets."""
+    return os.environ.get("DETECTRON2_DATASETS", "datasets")
+
+
+def read_config(args: Namespace) -> CfgNode:
+    """The frozen configuration of a command line."""
+    cfg = get_denserc_config()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    cfg.freeze()
+    return cfg
+
+
+def setup(args: Namespace) -> CfgNode:
+    """The configuration of a command line; built-in and described data sets are registered, the log is set up."""
+    cfg = read_config(args)
+    register_configured(cfg, data_root())
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="denserc")
+    return cfg
+
+
+def launch_command(main: Callable, arguments: list[str] | None = None) -> None:
+    """Run `main(args)` in as many processes as the flags or torchrun say.
+
+    Args:
+        main: one process; must be importable by name, as every launcher of processes needs it.
+        arguments: of the command line; those of this process if None.
+
+    Raises:
+        ConfigurationError: both torchrun and the flags ask for several processes.
+    """
+    args = default_argument_parser(EPILOG).parse_args(arguments)
+    place = TorchrunProcess.from_environment()
+    if place is not None:
+        if args.num_gpus > 1 or args.num_machines > 1:
+            raise ConfigurationError(
+                f"torchrun started {place.world_size} processes and --num-gpus {args.num_gpus} --num-machines "
+                f"{args.num_machines} asks for more. Leave these flags out under torchrun."
+            )
+        run_under_torchrun(main, args, place)
+        return
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+def run_under_torchrun(main: Callable, args: Namespace, place: TorchrunProcess) -> None:
+    """Join the group of processes as Detectron2's launch would, run `main(args)`, leave the group.
+
+    Raises:
+        ConfigurationError: fewer GPUs than processes on this machine.
+    """
+    if place.world_size == 1:
+        main(args)
+        return
+    on_gpu = torch.cuda.is_available() and read_config(args).MODEL.DEVICE != "cpu"
+    if on_gpu:
+        if torch.cuda.device_count() < place.local_world_size:
+            raise ConfigurationError(
+                f"torchrun started {place.local_world_size} processes, but this machine has "
+                f"{torch.cuda.device_count()} GPUs. Lower --nproc_per_node, or set MODEL.DEVICE cpu."
+            )
+        torch.cuda.set_device(place.local_rank)
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        comm.create_local_process_group(place.local_world_size)
+        comm.synchronize()
+        main(args)
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,20 @@
+"""What every open-vocabulary model shares: vocabulary, training, evaluation, loaders, checkpoints."""
+
+from .checkpoint import BestCheckpoint, ModelCheckpointer, build_towers, read_checkpoint
+from .engine import Mappers, run
+from .loader import build_test_loader, build_train_loader, training_records
+from .vocabulary import ClassEmbeddings, OpenVocabularyModel
+
+__all__ = [
+    "BestCheckpoint",
+    "ClassEmbeddings",
+    "Mappers",
+    "ModelCheckpointer",
+    "OpenVocabularyModel",
+    "build_test_loader",
+    "build_towers",
+    "build_train_loader",
+    "read_checkpoint",
+    "run",
+    "training_records",
+]

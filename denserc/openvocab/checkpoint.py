@@ -1,0 +1,226 @@
+"""Checkpoints of a meta-architecture: one file that includes the frozen towers and loads exactly or not at all.
+
+A file is Detectron2's (model, optimizer, scheduler, iteration) with one more entry, "denserc" ("fvit" in files of
+version 0.1): the encoder's name, its construction, the text tower's fingerprint and the configuration. The model is
+built from its path alone. The vocabulary is not included, because it is not a weight. The two frozen towers make the
+file larger than the trained part (EVA02-B-16: 0.6 GB of 0.8 GB); in return a model cannot run over another encoder
+than it was trained on.
+"""
+
+import hashlib
+import logging
+import math
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+
+from ..construction import Construction, DenseEncoder, DenseModel, build_dense_model
+from ..encoders import PositionResize, build_architecture, load_exactly
+from ..structures import CheckpointError, ConfigurationError, FingerprintMismatchError, write_atomically
+from .vocabulary import OpenVocabularyModel
+
+logger = logging.getLogger(__name__)
+
+METADATA = "denserc"
+LEGACY_METADATA = "fvit"
+
+
+def encoder_metadata(model: DenseModel) -> dict:
+    """Description of the frozen towers in a checkpoint; plain JSON values."""
+    return {
+        "encoder": model.encoder.tower.name,
+        "construction": model.encoder.construction.to_dict(),
+        "position_resize": model.encoder.tower.position_resize.value,
+        "text_fingerprint": model.text.fingerprint(),
+    }
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """The content of a model checkpoint, on the CPU; its metadata is the entry METADATA.
+
+    Raises:
+        CheckpointError: The file is absent, unreadable, or was not written by this package.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"There is no model checkpoint at {path} (MODEL.WEIGHTS).")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # pickle refuses unknown classes with errors of many types
+        raise CheckpointError(f"{path} cannot be read as a model checkpoint: {error}") from error
+    if isinstance(content, dict) and LEGACY_METADATA in content:
+        content[METADATA] = content.pop(LEGACY_METADATA)
+    if not isinstance(content, dict) or not {"model", METADATA} <= content.keys():
+        raise CheckpointError(
+            f"{path} is not a model checkpoint of DenseRC: it needs the entries 'model' and {METADATA!r}. An encoder "
+            "goes to MODEL.ENCODER.CHECKPOINT or MODEL.ENCODER.WEIGHTS instead of MODEL.WEIGHTS."
+        )
+    return content
+
+
+def build_towers(cfg: CfgNode) -> tuple[DenseModel, dict]:
+    """The towers that the checkpoint in MODEL.WEIGHTS describes, otherwise those of MODEL.ENCODER.
+
+    The weights of the former are loaded with the model's.
+
+    Returns:
+        The towers and their metadata.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        model = build_dense_model(cfg)
+        return model, encoder_metadata(model)
+    metadata = {key: value for key, value in read_checkpoint(cfg.MODEL.WEIGHTS)[METADATA].items() if key != "config"}
+    if cfg.MODEL.ENCODER.CHECKPOINT:
+        logger.warning(
+            "The model %s includes its own encoder; MODEL.ENCODER.CHECKPOINT = %s is not read.",
+            cfg.MODEL.WEIGHTS,
+            cfg.MODEL.ENCODER.CHECKPOINT,
+        )
+    clip = build_architecture(metadata["encoder"])
+    clip.image.position_resize = PositionResize(metadata.get("position_resize", "bicubic"))  # absent from older files
+    encoder = DenseEncoder(clip.image, Construction.from_dict(metadata["construction"]))
+    return DenseModel(encoder, clip.text, clip.logit_scale), metadata
+
+
+class ModelCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, exact; files are written whole or not at all.
+
+    Args:
+        model: An OpenVocabularyModel, or one in DistributedDataParallel.
+        checkpointables: "trainer", and "average" (a TrainedAverage), whose exported weights are then the file's model.
+    """
+
+    def save(self, name: str, **kwargs) -> None:
+        """Write <save_dir>/<name>.pth on the main process; --resume takes the last one."""
+        if self.save_dir and self.save_to_disk:
+            beside = {key: one.state_dict() for key, one in self.checkpointables.items()}
+            self.save_model(name, **beside, **kwargs)
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_model(self, name: str, **kwargs) -> None:
+        """Write what is evaluated alone, without what resuming needs, and not for --resume."""
+        if self.save_dir and self.save_to_disk:
+            path = Path(self.save_dir) / f"{name}.pth"
+            logger.info("Writing %s", path)
+            with self._exported_weights():
+                write_atomically(path, {"model": self.model.state_dict(), METADATA: self.model.metadata, **kwargs})
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
+        """As Detectron2's; to resume, file and configuration must agree on a moving average.
+
+        Raises:
+            CheckpointError: they do not.
+        """
+        if path and checkpointables is None and "trainer" in self.checkpointables:
+            given, own = "average" in read_checkpoint(path), "average" in self.checkpointables
+            if given != own:
+                raise CheckpointError(
+                    f"{path} was written {'with' if given else 'without'} a moving average; set SOLVER.EMA.DECAY as at "
+                    "the first start, or start anew without --resume."
+                )
+        return super().load(path, checkpointables)
+
+    def _exported_weights(self) -> AbstractContextManager:
+        average = self.checkpointables.get("average")
+        return nullcontext() if average is None else average.exported_weights()
+
+    def _load_file(self, filename: str) -> dict:
+        return read_checkpoint(filename)
+
+    def _load_model(self, checkpoint: dict) -> None:
+        given, own = checkpoint[METADATA], self.model.metadata
+        for key in ("encoder", "construction"):
+            if key in own and given[key] != own[key]:
+                raise CheckpointError(
+                    f"The checkpoint was trained over the {key} {given[key]}, the model has {own[key]}. "
+                    "Give the same MODEL.ENCODER, or the checkpoint as MODEL.WEIGHTS, which brings its own."
+                )
+        advice = "MODEL is not configured as in its training."
+        weights = self.model.adapt_weights(checkpoint.pop("model"))
+        load_exactly(self.model, weights, "the model checkpoint", advice)
+        fingerprint = self.model.text_tower.fingerprint()
+        if fingerprint != given["text_fingerprint"]:
+            raise FingerprintMismatchError(
+                f"The checkpoint names the text tower {given['text_fingerprint']}, the one in it is "
+                f"{fingerprint}: the file was changed by hand, or its tokenizer was."
+            )
+        self.model.metadata = {**own, "text_fingerprint": fingerprint}
+
+
+NAME = "model_best"
+
+
+class BestCheckpoint:
+    """Writes model_best.pth whenever an evaluation is better than all before.
+
+    The file has the evaluated weights and says in its entry "best" which metric it reached at which step; a resumed
+    training goes on from there.
+
+    Args:
+        checkpointer: Writes the file.
+        metric: "task/metric" of the first test set's results, larger is better; "auto" for the first of the model's
+            `best_metrics` that exists.
+        resumed: Whether to compare with a file that exists already.
+    """
+
+    def __init__(self, checkpointer: ModelCheckpointer, metric: str, *, resumed: bool):
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.value = -math.inf
+        path = Path(checkpointer.save_dir) / f"{NAME}.pth"
+        if resumed and path.is_file():
+            best = read_checkpoint(path)["best"]
+            if metric in ("auto", best["metric"]):
+                self.metric, self.value = best["metric"], best["value"]
+
+    def update(self, results: dict[str, dict[str, float]], step: int) -> None:
+        """Results of the evaluation after `step` steps, by task and metric; empty on other processes than the first.
+
+        Raises:
+            ConfigurationError: the named metric is not among them.
+        """
+        found = {f"{task}/{name}": value for task, scores in results.items() for name, value in scores.items()}
+        if not found:
+            return
+        if self.metric == "auto":
+            candidates = self.checkpointer.model.best_metrics
+            known = [name for name in candidates if name in found]
+            if not known:
+                logger.warning("No best checkpoint: none of %s is among the results; set TEST.BEST.", list(candidates))
+                return
+            self.metric = known[0]
+        if self.metric not in found:
+            raise ConfigurationError(f"TEST.BEST is {self.metric!r}; the results have {', '.join(sorted(found))}.")
+        value = float(found[self.metric])
+        if not value > self.value:  # NaN is greater than nothing
+            return
+        logger.info("%s %.3f after %d steps is the best so far.", self.metric, value, step)
+        self.value = value
+        self.checkpointer.save_model(NAME, best={"metric": self.metric, "value": value, "step": step})
+
+
+_SCORING = ("BEST", "EVAL_PERIOD", "EXPECTED_RESULTS", "IMS_PER_PROCESS", "LVIS_PROTOCOLS", "PROPOSALS")
+_SCORING += ("PROPOSAL_RECALL", "RESUME_PREDICTIONS")
+
+
+def predictions_digest(cfg: CfgNode, model: OpenVocabularyModel) -> str:
+    """A digest (sha256, 16 hex digits) of all weights, the vocabulary in use and the settings that predictions show.
+
+    Saved predictions of one model are thereby never completed by those of another. The path of the weights, the device
+    and settings of TEST that concern only the scoring do not matter.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+        digest.update(values.numpy().tobytes())
+    digest.update(model.classes.require().detach().cpu().numpy().tobytes())
+    digest.update(repr((model.vocabulary.names, sorted(model.vocabulary.novel))).encode())
+    settings = cfg.clone()
+    settings.defrost()
+    settings.MODEL.WEIGHTS = settings.MODEL.DEVICE = settings.MODEL.ENCODER.CHECKPOINT = ""
+    shown = {key: value for key, value in settings.TEST.items() if key not in _SCORING}
+    digest.update(repr((settings.MODEL.dump(), settings.INPUT.dump(), CfgNode(shown).dump())).encode())
+    return digest.hexdigest()[:16]

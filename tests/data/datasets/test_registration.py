@@ -1,0 +1,173 @@
+"""Registered sets: labels by name, novel boxes kept from training, nothing read too early."""
+
+import json
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from denserc.config import get_denserc_config
+from denserc.data.config import register_configured
+from denserc.data.datasets.registration import dataset_vocabulary, register_from_yaml, register_open_vocab_dataset
+from denserc.structures import ConfigurationError, DataError, Vocabulary
+
+pytestmark = pytest.mark.usefixtures("forget_registered")
+
+
+@pytest.fixture
+def json_file(coco, tmp_path):
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(coco))
+    return path
+
+
+def named_labels(records: list[dict], name: str) -> dict[int, list[str]]:
+    classes = MetadataCatalog.get(name).thing_classes
+    return {r["image_id"]: [classes[a["category_id"]] for a in r["annotations"]] for r in records}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_labels_follow_names_whatever_the_order_given(json_file, base, novel, reverse):
+    order = slice(None, None, -1 if reverse else 1)
+    register_open_vocab_dataset("tiny", json_file, "pictures", base=base[order], novel=novel[order])
+    records = DatasetCatalog.get("tiny")
+    assert named_labels(records, "tiny") == {
+        10: ["person", "cat"], 20: ["dog"], 30: ["person", "horse"], 40: [], 50: [],
+    }  # fmt: skip
+    metadata = MetadataCatalog.get("tiny")
+    assert metadata.thing_classes == [*base[order], *novel[order]]
+    name_of = {1: "person", 19: "horse", 7: "train", 17: "cat", 18: "dog"}
+    assert {i: metadata.thing_classes[k] for i, k in metadata.thing_dataset_id_to_contiguous_id.items()} == name_of
+
+
+def test_training_never_gives_novel_boxes(json_file, base, novel):
+    register_open_vocab_dataset("tiny", json_file, "pictures", base=base, novel=novel, training=True)
+    labels = named_labels(DatasetCatalog.get("tiny"), "tiny")
+    assert labels == {10: ["person"], 20: [], 30: ["person", "horse"], 40: [], 50: []}
+
+
+def test_training_file_need_not_know_novel_classes(coco, json_file, base, novel):
+    coco["categories"] = [c for c in coco["categories"] if c["name"] not in novel]
+    coco["annotations"] = [a for a in coco["annotations"] if a["category_id"] not in (17, 18)]
+    json_file.write_text(json.dumps(coco))
+    register_open_vocab_dataset("train", json_file, "pictures", base=base, novel=novel, training=True)
+    assert named_labels(DatasetCatalog.get("train"), "train")[30] == ["person", "horse"]
+    register_open_vocab_dataset("val", json_file, "pictures", base=base, novel=novel)
+    with pytest.raises(DataError, match="lack 'cat', 'dog'"):
+        DatasetCatalog.get("val")
+
+
+def test_records_are_detectron2s(json_file, base):
+    register_open_vocab_dataset("tiny", json_file, "pictures", base=base)
+    record = next(r for r in DatasetCatalog.get("tiny") if r["image_id"] == 30)
+    assert (record["file_name"], record["height"], record["width"]) == ("pictures/c.jpg", 30, 50)
+    crowd, horse = record["annotations"]
+    assert crowd["iscrowd"] == 1 and isinstance(crowd["segmentation"]["counts"], bytes)
+    assert horse["bbox_mode"] == BoxMode.XYWH_ABS and horse["bbox"] == [6, 2.0, 10.0, 20.0]
+
+
+def test_polygons_without_three_corners_are_no_instances(coco, json_file, base):
+    coco["annotations"][-1]["segmentation"] = [[0, 0, 1, 1]]
+    json_file.write_text(json.dumps(coco))
+    register_open_vocab_dataset("tiny", json_file, "pictures", base=base)
+    assert named_labels(DatasetCatalog.get("tiny"), "tiny")[30] == ["person"]
+
+
+def test_lvis_files_locate_images_by_url_and_tell_frequencies(coco, json_file, base):
+    for image in coco["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/val2017/{image.pop('file_name')}"
+        image["neg_category_ids"] = [7]
+    for category in coco["categories"]:
+        category["frequency"] = "r" if category["name"] == "train" else "f"
+    for annotation in coco["annotations"]:
+        del annotation["iscrowd"]
+    json_file.write_text(json.dumps(coco))
+    register_open_vocab_dataset("lvis", json_file, "coco", base=base, evaluator_type="ov_lvis")
+    record = DatasetCatalog.get("lvis")[0]
+    assert record["file_name"] == "coco/val2017/a.jpg" and record["neg_category_ids"] == [7]
+    assert MetadataCatalog.get("lvis").class_frequency == {"person": "f", "horse": "f", "train": "r"}
+
+
+def test_surrounding_blanks_do_not_hide_a_class(coco, json_file):
+    coco["categories"][0]["name"] = "dog "
+    json_file.write_text(json.dumps(coco))
+    register_open_vocab_dataset("tiny", json_file, "pictures", base=["dog"])
+    assert named_labels(DatasetCatalog.get("tiny"), "tiny")[20] == ["dog"]
+
+
+def test_absent_file_is_an_error_only_when_used(base):
+    register_open_vocab_dataset("tiny", "nowhere/x.json", "pictures", base=base)
+    with pytest.raises(DataError, match=r"nowhere/x.json does not exist"):
+        DatasetCatalog.get("tiny")
+
+
+def test_a_name_can_be_registered_anew(json_file, base):
+    register_open_vocab_dataset("tiny", "nowhere/x.json", "pictures", base=base)
+    register_open_vocab_dataset("tiny", json_file, "pictures", base=base[:1])
+    assert len(DatasetCatalog.get("tiny")) == 5
+    assert dataset_vocabulary("tiny") == Vocabulary(base[:1])
+
+
+def test_unregistered_name_lists_the_registered(json_file, base):
+    register_open_vocab_dataset("tiny", json_file, "pictures", base=base)
+    with pytest.raises(DataError, match="'tiny'"):
+        dataset_vocabulary("tiny_val")
+
+
+def test_annotation_of_an_unlisted_image_is_refused(coco, json_file, base):
+    coco["annotations"][1]["image_id"] = 99
+    json_file.write_text(json.dumps(coco))
+    register_open_vocab_dataset("tiny", json_file, "pictures", base=base)
+    with pytest.raises(DataError, match="image 99"):
+        DatasetCatalog.get("tiny")
+
+
+def test_a_description_registers_train_and_val(json_file, base, novel, tmp_path):
+    (tmp_path / "novel.txt").write_text("\n".join(novel))
+    description = tmp_path / "mine.yaml"
+    description.write_text(
+        f"name: mine\nbase: [{', '.join(base)}]\nnovel: novel.txt\n"
+        "train: {annotations: instances.json, images: pictures}\n"
+        "val: {annotations: instances.json, images: pictures}\n"
+    )
+    assert register_from_yaml(description) == ("mine_train", "mine_val")
+    assert named_labels(DatasetCatalog.get("mine_train"), "mine_train")[10] == ["person"]
+    assert named_labels(DatasetCatalog.get("mine_val"), "mine_val")[10] == ["person", "cat"]
+    assert MetadataCatalog.get("mine_val").image_root == str(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("name: a\nbase: [x]\nvalidation: {}", "validation"),
+        ("name: a\nbase: [x]", "neither 'train' nor 'val'"),
+        ("base: [x]\nval: {annotations: a, images: b}", "'name'"),
+        ("name: a\nbase: [x]\nval: {annotations: a}", "images"),
+        ("- a", "mapping"),
+        ("name: a\nbase: [x, no]\nval: {annotations: a, images: b}", "False.*quotes"),
+        ("name: a\nbase: {x: 1}\nval: {annotations: a, images: b}", "'base' must be a list"),
+    ],
+)
+def test_a_wrong_description_is_refused(tmp_path, text, message):
+    path = tmp_path / "d.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        register_from_yaml(path)
+
+
+def test_classes_that_the_file_lacks_are_named_when_the_set_is_used(json_file, tmp_path):
+    (tmp_path / "d.yaml").write_text("name: d\nbase: [horses]\nval: {annotations: instances.json, images: x}")
+    register_from_yaml(tmp_path / "d.yaml")
+    with pytest.raises(DataError, match="lack 'horses' .did you mean 'horse'"):
+        DatasetCatalog.get("d_val")
+
+
+def test_a_config_registers_descriptions_before_its_sets_are_looked_up(json_file, tmp_path):
+    (tmp_path / "d.yaml").write_text("name: d\nbase: [horse]\nval: {annotations: instances.json, images: x}")
+    cfg = get_denserc_config()
+    cfg.merge_from_list(["DATASETS.REGISTER", f"('{tmp_path / 'd.yaml'}',)"])
+    register_configured(cfg, tmp_path)
+    assert {"d_val", "ov_coco_2017_val"} <= set(DatasetCatalog.list())
+    cfg.merge_from_list(["DATASETS.REGISTER", f"('{tmp_path / 'e.yaml'}',)"])
+    with pytest.raises(DataError, match="e.yaml"):
+        register_configured(cfg, tmp_path)

@@ -1,0 +1,75 @@
+"""Any picture becomes upright RGB, or an error that names the file."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from denserc.data.images.reading import read_rgb
+from denserc.structures import DataError
+
+
+@pytest.fixture
+def rgb() -> Image.Image:
+    """4 x 6 (h, w): the left half red, the right half blue."""
+    pixels = np.zeros((4, 6, 3), dtype=np.uint8)
+    pixels[:, :3, 0] = 255
+    pixels[:, 3:, 2] = 255
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
+def test_colours_survive_every_mode(rgb, tmp_path, mode):
+    rgb.convert(mode).save(tmp_path / "a.png")
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), np.asarray(rgb))
+
+
+def test_cmyk_becomes_rgb(rgb, tmp_path):
+    rgb.convert("CMYK").save(tmp_path / "a.tif")
+    assert np.array_equal(read_rgb(tmp_path / "a.tif"), np.asarray(rgb))
+
+
+def test_exif_rotation_is_applied(rgb, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side: turn 90 degrees clockwise to see it upright
+    rgb.save(tmp_path / "a.png", exif=exif)
+    image = read_rgb(tmp_path / "a.png")
+    assert image.shape == (6, 4, 3)
+    assert image[0, 0].tolist() == [255, 0, 0] and image[-1, 0].tolist() == [0, 0, 255]
+
+
+def test_transparency_lies_on_white(rgb, tmp_path):
+    clear = rgb.convert("RGBA")
+    clear.putalpha(0)
+    clear.save(tmp_path / "a.png")
+    assert (read_rgb(tmp_path / "a.png") == 255).all()
+
+
+def test_transparent_palette_entry_lies_on_white(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "a.png", transparency=0)
+    assert read_rgb(tmp_path / "a.png").tolist() == [[[255, 255, 255], [0, 255, 0]]]
+
+
+def test_sixteen_bit_grey_is_scaled(tmp_path):
+    Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], dtype=np.uint16)).save(tmp_path / "a.png")
+    assert read_rgb(tmp_path / "a.png")[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_grey_has_three_equal_channels(tmp_path):
+    Image.new("L", (5, 3), 77).save(tmp_path / "a.jpg")
+    assert read_rgb(tmp_path / "a.jpg").shape == (3, 5, 3)
+
+
+def test_errors_name_the_file(rgb, tmp_path):
+    with pytest.raises(DataError, match=r"absent.jpg does not exist"):
+        read_rgb(tmp_path / "absent.jpg")
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(DataError, match=r"text.jpg cannot be read"):
+        read_rgb(tmp_path / "text.jpg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"half.jpg cannot be read"):
+        read_rgb(tmp_path / "half.jpg")

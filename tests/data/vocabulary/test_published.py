@@ -1,0 +1,80 @@
+"""The published class lists: sizes, splits, and the traps that their names hold."""
+
+import json
+
+import pytest
+
+from denserc.data.vocabulary.published import (
+    VOCABULARIES,
+    lvis_frequencies,
+    objects365_v2_misspelt,
+    panoptic_stuff,
+    read_class_list,
+    vocabulary,
+)
+from denserc.structures import ConfigurationError, DataError
+
+
+@pytest.mark.parametrize(
+    "name, classes, novel",
+    [("ov_coco", 65, 17), ("coco", 80, 0), ("ov_lvis", 1203, 337), ("voc", 20, 0), ("objects365_v1", 365, 0),
+     ("objects365_v2", 365, 0),
+     ("coco_panoptic", 133, 0)],
+)  # fmt: skip
+def test_sizes_are_the_published_ones(name, classes, novel):
+    assert (len(vocabulary(name)), len(vocabulary(name).novel)) == (classes, novel)
+
+
+def test_every_vocabulary_is_counted_above():
+    assert len(VOCABULARIES) == 7
+
+
+def test_open_vocabulary_coco_is_part_of_coco():
+    assert set(vocabulary("ov_coco").names) < set(vocabulary("coco").names)
+    assert {"cat", "dog", "umbrella"} <= vocabulary("ov_coco").novel
+    assert not {"person", "truck"} & vocabulary("ov_coco").novel
+    assert "stop sign" in vocabulary("coco").names and "stop sign" not in vocabulary("ov_coco").names
+
+
+def test_rare_is_novel_in_lvis():
+    frequencies = lvis_frequencies()
+    counts = {f: list(frequencies.values()).count(f) for f in "fcr"}
+    assert counts == {"f": 405, "c": 461, "r": 337}
+    assert vocabulary("ov_lvis").novel == {n for n, f in frequencies.items() if f == "r"}
+    assert vocabulary("ov_lvis").names[0] == "aerosol_can" and vocabulary("ov_lvis").names[-1] == "zucchini"
+
+
+def test_panoptic_has_things_before_stuff():
+    names = vocabulary("coco_panoptic").names
+    assert names[:80] == vocabulary("coco").names
+    assert set(names[80:]) == panoptic_stuff() and len(panoptic_stuff()) == 53
+
+
+def test_objects365s_versions_differ_in_classes_and_order():
+    first, second = (vocabulary(f"objects365_{version}").names for version in ("v1", "v2"))
+    assert "tissue " in first and all(name == name.strip() for name in second)
+    lower = [{name.strip().lower() for name in names} for names in (first, second)]
+    assert len(lower[0] & lower[1]) < 330 and first.index("hat") != second.index("Hat")
+    misspelt = objects365_v2_misspelt()
+    assert set(misspelt) <= set(second) and not set(misspelt.values()) & set(second)
+    assert misspelt["Basket"] == "Bakset"
+
+
+def test_unknown_vocabulary_lists_the_known():
+    with pytest.raises(ConfigurationError, match="'coco_panoptic'"):
+        vocabulary("cocoo")
+
+
+def test_class_lists_of_users(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(["cat", "dog"]))
+    (tmp_path / "a.txt").write_text("# pets\ncat\n\n dog \n")
+    assert read_class_list(tmp_path / "a.json") == read_class_list(tmp_path / "a.txt") == ("cat", "dog")
+
+
+@pytest.mark.parametrize("name, text", [("a.json", "{}"), ("a.json", "[1]"), ("a.json", "[cat"), ("a.txt", "\n")])
+def test_strange_class_lists_are_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=name):
+        read_class_list(tmp_path / name)
+    with pytest.raises(DataError, match="absent"):
+        read_class_list(tmp_path / "absent.txt")

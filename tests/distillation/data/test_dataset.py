@@ -1,0 +1,167 @@
+"""The order of draws, the views of every draw, and what happens to images that cannot be read."""
+
+import itertools
+import logging
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from PIL import Image
+
+from denserc.distillation.data.batch import DistillationBatch
+from denserc.distillation.data.crops import CropTransform
+from denserc.distillation.data.dataset import DistillationDataset, Draw, DrawSampler, UnreadableMonitor, build_loader
+from denserc.distillation.data.regions import GridRegions
+from denserc.distillation.data.sources import collect_images, folder_images
+from denserc.structures import DataError
+
+
+def make_dataset(folder, **changes) -> DistillationDataset:
+    options = {"student_size": 32, "foundation_size": 28, "seed": 5, **changes}
+    return DistillationDataset(
+        records=folder_images(str(folder)), regions=GridRegions(max_split=3), crops=CropTransform(size=16), **options
+    )
+
+
+def take(sampler, count):
+    return list(itertools.islice(sampler, count))
+
+
+def equal(one: DistillationBatch, two: DistillationBatch) -> bool:
+    names = ("images", "foundation_images", "crops", "extents")
+    same = all(torch.equal(getattr(one, name), getattr(two, name)) for name in names)
+    return same and all(torch.equal(a, b) for a, b in zip(one.boxes, two.boxes, strict=True))
+
+
+def test_every_epoch_sees_every_image_once_in_a_new_order():
+    draws = take(DrawSampler(size=7, seed=1), 21)
+    epochs = [[d.index for d in draws[i : i + 7]] for i in (0, 7, 14)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert [d.number for d in draws] == list(range(21))
+    assert [d.index for d in take(DrawSampler(size=7, seed=2), 7)] != epochs[0]
+
+
+def test_a_later_start_continues_the_same_draws():
+    assert take(DrawSampler(size=7, seed=1, start=10), 8) == take(DrawSampler(size=7, seed=1), 18)[10:]
+
+
+def test_ranks_share_the_draws_without_overlap():
+    whole = take(DrawSampler(size=5, seed=0, start=3), 12)
+    ranks = [take(DrawSampler(size=5, seed=0, start=3, rank=r, world_size=3), 4) for r in range(3)]
+    assert [d for group in zip(*ranks, strict=True) for d in group] == whole
+
+
+def test_views_share_their_geometry(image_folder):
+    sample = make_dataset(image_folder)[Draw(0, 0)]
+    assert sample.image.shape == (3, 32, 32) and sample.foundation_image.shape == (3, 28, 28)
+    assert sample.crops.shape == (len(sample.boxes), 3, 16, 16)
+    assert max(sample.extent) == 1 and min(sample.extent) < 1
+    assert (sample.boxes[:, 2] <= sample.extent[1] + 1e-6).all()
+    assert (sample.boxes[:, 3] <= sample.extent[0] + 1e-6).all()
+    batch = DistillationBatch.collate([sample, sample])
+    rows, columns = batch.content_mask((16, 16))[0].nonzero().amax(dim=0).add(1).tolist()
+    assert (rows, columns) == (round(16 * sample.extent[0]), round(16 * sample.extent[1]))
+
+
+def test_equal_sizes_share_one_view(image_folder):
+    dataset = make_dataset(image_folder, foundation_size=32)
+    batch = DistillationBatch.collate([dataset[Draw(0, 0)], dataset[Draw(1, 1)]])
+    assert batch.foundation_images is batch.images
+    moved = batch.to(torch.device("cpu"))
+    assert moved.foundation_images is moved.images
+    without = make_dataset(image_folder, foundation_size=None)[Draw(0, 0)]
+    assert DistillationBatch.collate([without]).foundation_images is None
+
+
+def test_workers_and_restarts_change_nothing(image_folder):
+    dataset = make_dataset(image_folder)
+    plain = list(itertools.islice(build_loader(dataset, batch_size=3, seed=0), 5))
+    workers = list(itertools.islice(build_loader(dataset, batch_size=3, seed=0, num_workers=2), 5))
+    restarted = list(itertools.islice(build_loader(dataset, batch_size=3, seed=0, start=9), 2))
+    assert all(equal(a, b) for a, b in zip(plain, workers, strict=True))
+    assert all(equal(a, b) for a, b in zip(plain[3:], restarted, strict=True))
+    assert not equal(plain[0], plain[1])
+
+
+def test_reading_leaves_the_global_generator_alone(image_folder):
+    before = torch.get_rng_state()
+    next(iter(build_loader(make_dataset(image_folder), batch_size=2, seed=0)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_unreadable_images_are_passed_over_reported_and_counted(image_folder, caplog):
+    (image_folder / "0.png").write_bytes(b"no image")
+    whole = (image_folder / "1.png").read_bytes()
+    (image_folder / "1.png").write_bytes(whole[: len(whole) // 2])
+    dataset = make_dataset(image_folder)
+    sample = dataset[Draw(0, 4)]
+    assert [path[-5:] for path, _ in sample.unreadable] == ["0.png", "1.png"]
+    assert torch.equal(sample.image, dataset[Draw(2, 4)].image)
+
+    monitor = UnreadableMonitor(total=200)
+    with caplog.at_level(logging.WARNING):
+        monitor.see(sample.unreadable)
+        monitor.see(sample.unreadable)
+    assert len(caplog.records) == 2  # each once
+    assert len(monitor.reasons) == 2
+    with pytest.raises(DataError, match="3 of 200.*1.0%"):
+        monitor.see([("third.png", "truncated")])
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="None of the 1 images"):
+        make_dataset(tmp_path)[Draw(0, 0)]
+
+
+def test_every_kind_of_image_goes_through(tmp_path):
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 256, (20, 40, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter turn
+    rgb.save(tmp_path / "exif.jpg", exif=turned)
+    rgb.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    rgb.convert("P").save(tmp_path / "palette.png", transparency=0)
+    rgb.convert("RGBA").save(tmp_path / "alpha.png")
+    rgb.convert("L").save(tmp_path / "grey.png")
+    deep = rng.integers(0, 65536, (20, 40), dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    dataset = make_dataset(tmp_path)
+    extents = {r.path.rsplit("/", 1)[1]: dataset[Draw(i, i)].extent for i, r in enumerate(dataset.records)}
+    assert len(extents) == 6
+    assert extents.pop("exif.jpg") == (1.0, 0.5)
+    assert set(extents.values()) == {(0.5, 1.0)}
+
+
+@pytest.mark.parametrize("size", [(1, 50), (50, 1), (1, 1), (3, 400)])
+def test_the_narrowest_images_go_through(tmp_path, size):
+    """The whole image is seen, also where a side would be less than a pixel of the square; cells keep a pixel."""
+    Image.fromarray(np.full((*size, 3), 200, np.uint8)).save(tmp_path / "a.png")
+    dataset = make_dataset(tmp_path)
+    for number in range(20):
+        sample = dataset[Draw(0, number)]
+        assert sample.extent == (size[0] / max(size), size[1] / max(size))
+        rows, columns = (max(1, round(32 * share)) for share in sample.extent)
+        assert (sample.image[:, :rows, :columns] == 200).all() and sample.image.sum() == 3 * 200 * rows * columns
+        assert (sample.crops == 200).all() and torch.isfinite(sample.boxes).all()
+
+
+def test_sources_mix_and_hold_each_file_once(image_folder, tmp_path):
+    name = "distillation_test_set"
+    records = [{"file_name": str(image_folder / f"{i}.png"), "image_id": i} for i in (3, 3, 4)]
+    DatasetCatalog.register(name, lambda: records)
+    try:
+        found = collect_images([name], [str(image_folder)])
+    finally:
+        DatasetCatalog.remove(name)
+    assert [r.image_id for r in found[:2]] == [3, 4]
+    assert len(found) == 10
+    with pytest.raises(DataError, match="No training images"):
+        collect_images([], [])
+    with pytest.raises(DataError, match="no_such_set"):
+        collect_images(["no_such_set"], [])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="No image below"):
+        collect_images([], [str(tmp_path / "empty")])

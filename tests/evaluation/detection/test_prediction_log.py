@@ -1,0 +1,174 @@
+"""Predictions are on disk as they come; an interrupted evaluation goes on and ends with the same figures and files."""
+
+import json
+
+import numpy as np
+import pytest
+
+from denserc.evaluation import OvCocoEvaluator
+from denserc.evaluation.detection import prediction_store as store_module
+from denserc.evaluation.detection.prediction_log import Collector, PredictionLog, Predictions, read_log
+from denserc.evaluation.scoring.tables import Detections
+from denserc.structures import ConfigurationError, DataError
+from tests.evaluation import generated
+from tests.evaluation.detection.test_evaluator import NOVEL, as_outputs, run
+
+MASKS = [False, True]
+
+
+def interrupted(evaluator, outputs, after: int) -> None:
+    """The evaluator as a process leaves it that is killed after some images."""
+    evaluator.reset()
+    for given, output in outputs[:after]:
+        evaluator.process([given], [output])
+
+
+@pytest.mark.parametrize("masks", MASKS)
+def test_what_was_predicted_before_a_crash_is_kept_and_the_end_is_the_same(registered, tmp_path, masks):
+    truth = generated.ground_truth(2)
+    name = registered(truth, novel=NOVEL)
+    found = generated.detections(truth, 2)
+    expected = run(OvCocoEvaluator(name, tmp_path / "whole"), found, truth, masks=masks)
+    outputs = list(as_outputs(found, truth, masks))
+
+    broken = OvCocoEvaluator(name, tmp_path / "parts")
+    assert broken.begin("detector a") == frozenset()
+    interrupted(broken, outputs, after=5)
+    log = tmp_path / "parts/predictions_0.jsonl"
+    with log.open("a") as file:
+        file.write('{"image_id": 6, "category_')  # the crash came in the middle of a line
+
+    evaluator = OvCocoEvaluator(name, tmp_path / "parts")
+    finished = evaluator.begin("detector a", resume=True)
+    assert finished == {given["image_id"] for given, _ in outputs[:5]}
+    evaluator.reset()  # as Detectron2's loop does
+    for given, output in outputs:
+        if given["image_id"] not in finished:
+            evaluator.process([given], [output])
+    results = evaluator.evaluate()
+    assert results == {task: pytest.approx(metrics, abs=0, nan_ok=True) for task, metrics in expected.items()}
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "parts" / path.name).read_bytes()
+    assert not log.exists()  # the results file holds everything
+
+
+def test_nothing_left_to_do_is_an_evaluation_too(registered, tmp_path):
+    truth = generated.ground_truth(2)
+    name = registered(truth, novel=NOVEL)
+    found = generated.detections(truth, 2)
+    outputs = list(as_outputs(found, truth))
+    interrupted(OvCocoEvaluator(name, tmp_path), outputs, after=len(outputs))
+    evaluator = OvCocoEvaluator(name, tmp_path)
+    assert len(evaluator.begin("", resume=True)) == len(outputs)
+    evaluator.reset()
+    assert evaluator.evaluate() == {
+        task: pytest.approx(metrics, abs=0, nan_ok=True)
+        for task, metrics in run(OvCocoEvaluator(name), found, truth).items()
+    }
+
+
+def test_another_detectors_predictions_are_not_continued_and_without_asking_none_are(registered, tmp_path):
+    truth = generated.ground_truth(2)
+    name = registered(truth, novel=NOVEL)
+    outputs = list(as_outputs(generated.detections(truth, 2), truth))
+    first = OvCocoEvaluator(name, tmp_path)
+    first.begin("detector a")
+    interrupted(first, outputs, after=4)
+    with pytest.raises(ConfigurationError, match="'detector a' made them.*RESUME_PREDICTIONS"):
+        OvCocoEvaluator(name, tmp_path).begin("detector b", resume=True)
+    anew = OvCocoEvaluator(name, tmp_path)
+    assert anew.begin("detector b") == frozenset()
+    results = run(anew, [], truth)  # every image, and nothing found
+    assert results["ov_coco"]["AP_all"] == 0.0
+
+
+def test_a_second_evaluation_forgets_the_first(registered, tmp_path):
+    truth = generated.ground_truth(2)
+    name = registered(truth, novel=NOVEL)
+    evaluator = OvCocoEvaluator(name, tmp_path)
+    evaluator.begin("", resume=True)
+    first = run(evaluator, generated.perfect(truth), truth)
+    assert first["ov_coco"]["AP_all"] == pytest.approx(100.0)
+    assert run(evaluator, [], truth)["ov_coco"]["AP_all"] == 0.0
+
+
+def test_a_failure_while_the_results_file_is_written_keeps_the_log(registered, tmp_path, monkeypatch):
+    truth = generated.ground_truth(2)
+    name = registered(truth, novel=NOVEL)
+    evaluator = OvCocoEvaluator(name, tmp_path)
+    evaluator.begin("x")
+    with monkeypatch.context() as broken:
+        broken.setattr("os.replace", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(evaluator, generated.perfect(truth), truth)
+    again = OvCocoEvaluator(name, tmp_path)
+    assert len(again.begin("x", resume=True)) == len(truth["images"])
+    again.reset()
+    assert again.evaluate()["ov_coco"]["AP_all"] == pytest.approx(100.0)
+
+
+def test_fewer_processes_take_over_the_logs_of_more(registered, tmp_path, monkeypatch):
+    truth = generated.ground_truth(4)
+    name = registered(truth, novel=NOVEL)
+    found = generated.detections(truth, 4)
+    expected = run(OvCocoEvaluator(name), found, truth)
+    outputs = list(as_outputs(found, truth))
+    for rank in range(3):
+        with monkeypatch.context() as other:
+            other.setattr(store_module.comm, "get_rank", lambda rank=rank: rank)
+            part = OvCocoEvaluator(name, tmp_path)
+            part.begin("x")
+            interrupted(part, outputs[rank::4], after=99)
+    alone = OvCocoEvaluator(name, tmp_path)
+    finished = alone.begin("x", resume=True)
+    assert len(finished) == 9
+    alone.reset()
+    for given, output in outputs[3::4]:
+        alone.process([given], [output])
+    assert alone.evaluate()["ov_coco"] == pytest.approx(expected["ov_coco"], abs=0, nan_ok=True)
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def table(image, *scores):
+    results = [{"image_id": image, "category_id": 7, "bbox": [0.1, 0, 1 / 3, 1], "score": s} for s in scores]
+    return Detections.from_results(results)
+
+
+def test_a_log_gives_back_every_number_to_the_last_bit(tmp_path):
+    rng = np.random.default_rng(0)
+    log, kept = PredictionLog(tmp_path / "log", "x"), Collector()
+    log.begin()
+    scores = rng.random((50, 3)).astype(np.float32).astype(float)
+    for image, row in enumerate(scores):
+        log.write(image, table(image, *row))
+    log.write(77, Detections.joined([]))
+    log.close()
+    read_log(log.path, kept)
+    predictions = kept.predictions()
+    np.testing.assert_array_equal(predictions.detections.scores, scores.reshape(-1))
+    assert (predictions.detections.boxes == [0.1, 0, 1 / 3, 1]).all()
+    assert predictions.image_ids.tolist() == [*range(50), 77]
+
+
+def test_damage_before_the_end_is_said(tmp_path):
+    log = PredictionLog(tmp_path / "log", "x")
+    log.begin()
+    log.close()
+    with log.path.open("a") as file:
+        file.write('{"image_id"\n' + json.dumps({"image_id": 3}) + "\n")
+    with pytest.raises(DataError, match="line 2 is no JSON"):
+        log.resume()
+    log.path.write_text('{"origin": "x"}\n{"image_id": 3}\n')
+    with pytest.raises(DataError, match="no log of predictions"):
+        read_log(log.path, Collector())
+
+
+def test_an_image_in_two_parts_counts_once():
+    def part(*tables):
+        ids = [int(t.image_ids[0]) for t in tables]
+        return Predictions(np.array(ids), Detections.joined(list(tables)))
+
+    both = Predictions.merged([part(table(3, 0.1), table(1, 0.2, 0.3)), part(table(2, 0.4), table(1, 0.2, 0.3))])
+    assert both.image_ids.tolist() == [1, 2, 3]
+    assert both.detections.image_ids.tolist() == [1, 1, 2, 3]
+    assert both.detections.scores.tolist() == [0.2, 0.3, 0.4, 0.1]
