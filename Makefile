@@ -1,7 +1,7 @@
 # make demo    the miniature world from CLIP to open-vocabulary detections (FRESH=1 trains its CLIP anew)
 # make test    the tests                     (ARGS="-k splits" passes pytest options)
 # make lint    ruff, check and format
-# make env     only the environment; check_env tells about it
+# make env     only the environment; `denserc check-env` tells about it
 #
 # Each target builds the environment when it is missing. VENV=dir puts it elsewhere or uses an existing one,
 # PYTHON=python3.11 chooses the interpreter that it is built with, THREADS=n the number of CPU threads.
@@ -23,12 +23,12 @@ help:
 
 env: $(stamp)
 
-$(stamp): setup.cfg scripts/bootstrap.sh
+$(stamp): setup.cfg setup.py scripts/bootstrap.sh
 	@PYTHON="$(PYTHON)" bash scripts/bootstrap.sh "$(VENV)"
 	@touch "$@"
 
 demo: $(stamp)
-	$(threads) $(py) -W ignore::FutureWarning -m denserc.miniature.demo $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
+	$(threads) $(py) -m denserc demo $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
 
 test: $(stamp)
 	$(threads) $(py) -m pytest $(ARGS)

@@ -5,7 +5,7 @@
     python -m benchmarks.cost_model --count                            # COUNTED anew, to compare (a minute)
 
 Which are counted, measured or assumed: benchmarks.cost_inputs. Steps are taken to be compute, then all-reduce;
-starting, checkpoints, logging and the optimiser's update are left out.
+starting, checkpoints, logging and the optimizer's update are left out.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from benchmarks.cost_inputs import COUNTED, CPU_STEPS, LVIS_CLASSES, MEANING, SCORING, Assumed, Training, trainings
 from benchmarks.counts import DetectorCounts, DistillationCounts, detector_counts, distillation_counts
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 
 PAGE = Path(__file__).parents[1] / "docs" / "SCALING.md"
 GPUS = (1, 8, 32, 256)
@@ -73,7 +73,7 @@ def tables(assumed: Assumed) -> dict[str, str]:
         "evaluation": _table(
             _evaluation_lines(assumed), ["encoder", "GPUs", "inference, s", "scoring, s", "scoring's share"]
         ),
-        "memory": _table(_memory_lines(), ["student", "GPUs", "none, GiB", "zero1, GiB", "more sent a step, MB"]),
+        "memory": _table(_memory_lines(), ["student", "GPUs", "none, GiB", "fsdp, GiB", "more sent a step, MB"]),
         "cpu": _table(
             [
                 [side, macs, f"{a} to {b}", f"{1e3 * macs / b:.0f} to {1e3 * macs / a:.0f}"]
@@ -122,13 +122,13 @@ def _evaluation_lines(assumed: Assumed) -> list[list]:
 
 
 def _memory_lines() -> list[list]:
-    """Weights, gradients, AdamW's two moments: 4 bytes each."""
+    """Weights, gradients, AdamW's two moments: 4 bytes each. FSDP2 sends three times the weights, DDP twice."""
     lines = []
     for training in trainings():
         if isinstance(training.counts, DistillationCounts):
             learning = training.counts.learning
             for gpus in GPUS[1:]:
-                whole, shared = 16 * learning, (8 + 8 / gpus) * learning
+                whole, shared = 16 * learning, 16 * learning / gpus
                 more = 4 * learning * (gpus - 1) / gpus
                 lines.append(
                     [training.name, gpus, f"{whole / 2**30:.2f}", f"{shared / 2**30:.2f}", f"{more / 1e6:.0f}"]
@@ -165,8 +165,8 @@ def counted_anew(configs: Sequence[str] = tuple(COUNTED)) -> dict[str, Distillat
     """Those of COUNTED, from the models."""
     found = {}
     for config in configs:
-        cfg = get_denserc_config()
-        cfg.merge_from_file(str(PAGE.parents[1] / "configs" / config))
+        cfg = read_config(PAGE.parents[1] / "configs" / config)
+        cfg.defrost()
         detector = isinstance(COUNTED[config], DetectorCounts)
         found[config] = detector_counts(cfg, classes=LVIS_CLASSES) if detector else distillation_counts(cfg)
     return found

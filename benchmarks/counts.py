@@ -13,9 +13,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from denserc.construction import build_dense_model
+from denserc.construction.cost import flop_counter
 from denserc.detection.modeling.meta_arch import FViT
 from denserc.detection.modeling.rpn import RPNHead, predict_at
 from denserc.distillation.build import build_foundation, build_teacher
@@ -52,7 +52,7 @@ def distillation_counts(cfg: CfgNode) -> DistillationCounts:
     set_trainable(model.encoder, choose(Trainable, cfg.DISTILL.TRAINABLE, "DISTILL.TRAINABLE"))
     teacher = build_teacher(cfg, model).to("meta").eval()
     student = model.encoder.to("meta")
-    side = cfg.DISTILL.STUDENT_SIZE
+    side = cfg.INPUT.SIZE
     forward = _macs(lambda: student(_images(side)))
     both = _macs(lambda: student(_images(side)).sum().backward())
     foundation = build_foundation(cfg)
@@ -142,12 +142,12 @@ def _with_random_weights(cfg: CfgNode) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.ENCODER.WEIGHTS = cfg.MODEL.ENCODER.CHECKPOINT = cfg.DISTILL.FOUNDATION.WEIGHTS = ""
-    cfg.MODEL.ENCODER.RANDOM_INIT = cfg.DISTILL.FOUNDATION.RANDOM_INIT = True
+    cfg.MODEL.ENCODER.RANDOM_INIT = True
     return cfg
 
 
 def _macs(call: Callable[[], object]) -> int:
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     with counter:
         call()
     return counter.get_total_flops() // 2

@@ -25,7 +25,7 @@ from benchmarks.measure import in_turns, machine, ratio, write, written
 from benchmarks.reference import pil_views
 from denserc.data.datasets.image_lists import folder_list
 from denserc.data.images.reading import read_rgb
-from denserc.data.images.resizing import Resampling
+from denserc.data.images.resizing import BicubicKernel
 from denserc.distillation.data.crops import CropResize, CropTransform, content_extent, padded_square, to_padded_square
 from denserc.distillation.data.views import RawBatch, RawSample, ViewSizes
 from denserc.distillation.distiller import normalized
@@ -51,7 +51,7 @@ def grid(side: int) -> torch.Tensor:
     )
 
 
-def our_views(path: str, boxes: torch.Tensor, way: Resampling, options: argparse.Namespace):
+def our_views(path: str, boxes: torch.Tensor, way: BicubicKernel, options: argparse.Namespace):
     """What the loader makes of one file."""
     pixels = read_rgb(path)
     squares = (padded_square(pixels, side, way) for side in (options.student, options.foundation))
@@ -105,8 +105,8 @@ def main(arguments: list[str] | None = None) -> dict:
 ORIGINALS, READ, MADE = "originals", "device: reading", "device: views, on a CPU core"
 WORK = {
     ORIGINALS: "loader: all, float32",
-    Resampling.PILLOW.value: "loader: all, uint8",
-    Resampling.TORCHVISION.value: "loader: all, uint8",
+    BicubicKernel.PILLOW.value: "loader: all, uint8",
+    BicubicKernel.TORCHVISION.value: "loader: all, uint8",
     READ: "loader: decoding alone",
     MADE: "device: all views, uint8",
 }
@@ -117,7 +117,7 @@ def compare(paths: list[str], options: argparse.Namespace) -> dict:
     boxes = grid(options.grid)
     sizes = {"student": options.student, "foundation": options.foundation, "crop": options.crop}
     views = {ORIGINALS: lambda path: pil_views(path, boxes, **sizes, pixels=CLIP_PIXELS)}
-    views |= {way.value: lambda path, way=way: our_views(path, boxes, way, options) for way in Resampling}
+    views |= {way.value: lambda path, way=way: our_views(path, boxes, way, options) for way in BicubicKernel}
     seconds = {name: [] for name in WORK}
     for path in paths:
         calls = {name: partial(way, path) for name, way in views.items()}

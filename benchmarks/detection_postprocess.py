@@ -19,7 +19,7 @@ from detectron2.layers import ShapeSpec
 from tabulate import tabulate
 
 from benchmarks.measure import in_turns, machine, wait, write
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 from denserc.detection.modeling.backbone import DENSE
 from denserc.detection.modeling.classifier import fuse_scores
 from denserc.detection.modeling.poolers import align, to_rois
@@ -31,8 +31,8 @@ from denserc.structures import TextEmbeddings, Vocabulary
 
 def build_heads(options: argparse.Namespace, device: torch.device) -> FViTROIHeads:
     """The second stage of the configuration with a drawn vocabulary."""
-    cfg = get_denserc_config()
-    cfg.merge_from_file(options.config_file)
+    cfg = read_config(options.config_file)
+    cfg.defrost()
     cfg.MODEL.MASK_ON = False
     strides = {f"p{level}": 2**level for level in range(2, 7)}
     shapes = {name: ShapeSpec(channels=cfg.MODEL.FPN.OUT_CHANNELS, stride=stride) for name, stride in strides.items()}

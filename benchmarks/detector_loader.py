@@ -18,7 +18,7 @@ import torch
 from benchmarks.data_path import drawn_images
 from benchmarks.generated_sets import SETS, write_set
 from benchmarks.measure import in_turns, machine, write
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 from denserc.data.datasets.registration import register_open_vocab_dataset
 from denserc.detection.data import training_mapper
 from denserc.openvocab.loader import build_train_loader, training_records
@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--count", type=int, default=16, help="images")
     parser.add_argument("--repeats", type=int, default=5, help="visits of each")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    cfg = get_denserc_config()
-    cfg.merge_from_file(options.config_file)
+    cfg = read_config(options.config_file)
+    cfg.defrost()
     cfg.DATALOADER.NUM_WORKERS = 0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a loader's worker

@@ -24,12 +24,12 @@ import torch
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from tabulate import tabulate
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import apart, machine, matmul_peak, peak_gib, peak_resident_kib, ratio, wait, write, written
 from benchmarks.reference import Attention, ReferenceDistiller, plain_optimizer
 from denserc.config import get_denserc_config
 from denserc.construction import build_dense_model
+from denserc.construction.cost import flop_counter
 from denserc.distillation.build import build_trainer
 from denserc.distillation.data.batch import DistillationBatch
 from denserc.distillation.distiller import Distiller
@@ -72,9 +72,11 @@ def trainer_of(options: argparse.Namespace, size: int, way: Way, device: torch.d
         cfg = get_denserc_config()
         cfg.merge_from_list(
             ["MODEL.DEVICE", str(device), "MODEL.ENCODER.NAME", options.encoder, "MODEL.ENCODER.RANDOM_INIT", True]
-            + ["MODEL.CONSTRUCTION.NAME", options.construction, "DISTILL.FOLDERS", (folder,), "OUTPUT_DIR", folder]
-            + ["DISTILL.STUDENT_SIZE", size, "DISTILL.FOUNDATION.NAME", options.foundation]
-            + ["DISTILL.FOUNDATION.RANDOM_INIT", True, "DISTILL.PRECISION", options.precision]
+            + ["MODEL.CONSTRUCTION.NAME", options.construction, "OUTPUT_DIR", folder]
+            + ["DISTILL.SOURCES", (f"folder:{folder}",)]
+            + ["INPUT.SIZE", size, "DISTILL.FOUNDATION.NAME", options.foundation]
+            + ["SOLVER.AMP.ENABLED", options.precision != "fp32", "SOLVER.BETAS", (0.9, 0.98), "SOLVER.EPS", 1e-6]
+            + (["SOLVER.AMP.PRECISION", options.precision] if options.precision != "fp32" else [])
             + ["DISTILL.GRADIENT_CHECKPOINTING", options.checkpointing if way is Way.OURS else "none"]
             + ["DISTILL.CROP_SIZE", options.crop, "DISTILL.TEACHER.CROPS_PER_FORWARD", options.crops_per_forward]
             + ["SOLVER.IMS_PER_BATCH", options.images, "SOLVER.MAX_ITER", 1000, "DATALOADER.NUM_WORKERS", 0]
@@ -98,7 +100,7 @@ def measure(options: argparse.Namespace, size: int, way: Way) -> dict:
     device = resolve_device(options.device)
     before = 0 if device.type == "cuda" else peak_resident_kib()
     trainer = trainer_of(options, size, way, device)
-    seconds, count = [], FlopCounterMode(display=False)
+    seconds, count = [], flop_counter()
     with EventStorage() as trainer.storage:
         for trainer.iter in range(options.warmup + options.steps):
             start = time.perf_counter()
@@ -132,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--regions", type=int, default=20, help="regions an image (DISTILL.REGIONS.MAX_REGIONS)")
     parser.add_argument("--crops-per-forward", type=int, default=0, help="DISTILL.TEACHER.CROPS_PER_FORWARD")
     parser.add_argument("--images", type=int, default=1, help="images in one forward")
-    parser.add_argument("--precision", default="fp32", help="DISTILL.PRECISION")
+    parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16 (SOLVER.AMP)")
     parser.add_argument("--checkpointing", default="selective", help="DISTILL.GRADIENT_CHECKPOINTING, ours alone")
     parser.add_argument("--compile", action="store_true", help="torch.compile the student, ours alone")
     parser.add_argument("--device", default="auto", help="MODEL.DEVICE")

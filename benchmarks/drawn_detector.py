@@ -16,7 +16,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from benchmarks.measure import machine, write
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 from denserc.detection import FViT
 from denserc.engine import resolve_device
 from denserc.structures import TextEmbeddings, Vocabulary
@@ -33,8 +33,8 @@ def configuration(file: str, device: torch.device, *, size: int = 0, bf16: bool 
         size: INPUT.SIZE; 0: the file's.
         bf16: of the frozen encoder and the trained parts.
     """
-    cfg = get_denserc_config()
-    cfg.merge_from_file(file)
+    cfg = read_config(file)
+    cfg.defrost()
     cfg.MODEL.DEVICE, cfg.MODEL.ENCODER.RANDOM_INIT, cfg.MODEL.MASK_ON = str(device), True, False
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
     cfg.INPUT.SIZE = size or cfg.INPUT.SIZE

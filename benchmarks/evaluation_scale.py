@@ -29,7 +29,7 @@ PEERS = ("reference", "faster_coco_eval")
 
 
 def ours(folder: Path, federated: bool, shape: str) -> list[float]:
-    """As `denserc.tools.evaluate` does."""
+    """As `denserc eval` does."""
     from denserc.evaluation.detection.prediction_files import read_predictions
     from denserc.evaluation.scoring.average_precision import Shape, score_detections
     from denserc.structures.files import read_annotation_file

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from denserc.structures.files import write_json
+
 FOLDER = Path("output/benchmarks")  # where the scripts write their JSON
 
 
@@ -119,8 +121,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, width: int, tokens: in
 
 def write(name: str, report: dict, folder: Path = FOLDER) -> None:
     """FOLDER/name.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(folder / f"{name}.json", report, indent=2)
 
 
 class Stopwatch:

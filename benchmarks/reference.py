@@ -148,7 +148,7 @@ class ReferenceDistiller(nn.Module):
 
 
 def plain_optimizer(optimizer: torch.optim.AdamW) -> torch.optim.AdamW:
-    """The same optimiser as the originals build it: without the fused update."""
+    """The same optimizer as the originals build it: without the fused update."""
     for group in optimizer.param_groups:
         group["fused"] = False
     return optimizer
@@ -158,7 +158,7 @@ def pil_views(
     path: str, boxes: torch.Tensor, *, student: int, foundation: int, crop: int, pixels: PixelStatistics
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The two squares and the crops as the originals' transforms make them: PIL resizes one by one, every view becomes
-    float32 and is normalised on the CPU, in the loader."""
+    float32 and is normalized on the CPU, in the loader."""
 
     def to_float(image: Image.Image) -> torch.Tensor:
         return TF.normalize(TF.to_tensor(image), pixels.mean, pixels.std)

@@ -4,17 +4,15 @@ docs/SPEED.md lists it point by point. Shape letters: B images, R regions, C cla
 """
 
 from collections.abc import Sequence
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from torch import nn
-from torchvision.ops import nms, roi_align
+from torchvision.ops import nms
 
 from benchmarks.reference import Attention, block, construction_of, gated_values, without_attention
 from denserc.construction import DenseEncoder
-from denserc.detection.modeling import poolers as pooling
 from denserc.detection.modeling.backbone import DENSE
 from denserc.detection.modeling.classifier import fuse_scores
 from denserc.detection.modeling.meta_arch import FViT
@@ -64,11 +62,6 @@ def suppressed(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, 
     return kept[scores[kept].argsort(descending=True, stable=True)][:limit]
 
 
-def one_thread(feature: torch.Tensor, rois: torch.Tensor, *, scale: float, resolution: int) -> torch.Tensor:
-    """mmcv's RoIAlign: on a CPU the same loops as torchvision's, in one thread."""
-    return roi_align(feature, rois, resolution, scale, sampling_ratio=-1, aligned=True)
-
-
 class ReferenceDetector(nn.Module):
     """An FViT's detections and losses in the originals' way; shares its modules, takes its place in a trainer."""
 
@@ -79,10 +72,6 @@ class ReferenceDetector(nn.Module):
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
         """What `FViT.forward` returns, without the proposals."""
-        with patch.object(pooling, "threaded_roi_align", one_thread):
-            return self._forward(batched_inputs)
-
-    def _forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
         images = self.model.preprocess(batched_inputs)
         dense, maps = self.encode(images.tensor)
         features = self.pyramid(maps)

@@ -29,7 +29,7 @@ from benchmarks.counts import learning_parameters
 from benchmarks.data_path import drawn_images
 from benchmarks.generated_sets import SETS, write_set
 from benchmarks.measure import machine, ratio, write, written
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 
 ROOT = Path(__file__).parents[1]
 BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's
@@ -38,15 +38,14 @@ IMAGES = 8
 # What a full and a quick run train: configuration and KEY VALUE ... on top of it.
 _SAME = ["SOLVER.CHECKPOINT_PERIOD", "100000", "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", "0"]
 _SAME += ["MODEL.ENCODER.RANDOM_INIT", "True", "MODEL.DEVICE", "cpu"]
-_BN = [f"MODEL.{key}" for key in ("FPN.NORM", "ROI_BOX_HEAD.NORM", "ROI_MASK_HEAD.NORM", "FVIT.UPSAMPLER_NORM")]
-_DISTILL = ["DATASETS.TRAIN", "()", "DISTILL.FOUNDATION.RANDOM_INIT", "True", "DISTILL.PROGRESS_BAR", "False"]
-_DISTILL += ["DISTILL.REGIONS.MAX_REGIONS", "1"]
+_BN = [f"MODEL.{key}" for key in ("FPN.NORM", "ROI_BOX_HEAD.NORM", "ROI_MASK_HEAD.NORM")]
+_DISTILL = ["DATASETS.TRAIN", "()", "DISTILL.REGIONS.MAX_REGIONS", "1"]
 _DETECT = ["DATASETS.TRAIN", "('drawn_train',)", "MODEL.VOCABULARY.TEMPLATES", "plain"]
 _FEWER = ["INPUT.SIZE", "256", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "128"]
 FULL = {
     "distillation": (
         "configs/distill/denserc_vitb16.yaml",
-        [*_SAME, *_DISTILL, "DISTILL.STUDENT_SIZE", "256", "DISTILL.PRECISION", "fp32"],
+        [*_SAME, *_DISTILL, "INPUT.SIZE", "256", "SOLVER.AMP.ENABLED", "False"],
     ),
     "F-ViT's heads": (
         "configs/ovcoco_vitb16.yaml",
@@ -72,7 +71,7 @@ def write_data(folder: Path) -> list[str]:
     files = {"annotations": "truth.json", "images": "images"}
     described = {"name": "drawn", "base": names[:48], "novel": names[48:], "train": files}
     (folder / "drawn.yaml").write_text(yaml.safe_dump(described))
-    return ["DISTILL.FOLDERS", f"('{folder / 'images'}',)", "DATASETS.REGISTER", f"('{folder / 'drawn.yaml'}',)"]
+    return ["DISTILL.SOURCES", f"('folder:{folder / 'images'}',)", "DATASETS.REGISTER", f"('{folder / 'drawn.yaml'}',)"]
 
 
 def start(processes: int, command: list[str]) -> subprocess.Popen:
@@ -143,7 +142,7 @@ def measure(name: str, options: argparse.Namespace, data: list[str]) -> dict:
     config, changes = (QUICK if options.quick else FULL)[name]
     command = [*command_of(name, config, changes), *data]
     if name == "distillation":
-        command += ["DISTILL.SHARDING", options.sharding]
+        command += ["SOLVER.SHARDING", options.sharding]
     count, images = options.processes, options.images
     ways = {"alone": (1, 1), "side by side": (count, 1), "together": (1, count)}
     runs = {way: [] for way in ways}
@@ -151,9 +150,8 @@ def measure(name: str, options: argparse.Namespace, data: list[str]) -> dict:
         for way, (copies, processes) in ways.items():
             runs[way].append(trained(copies, processes, command, images, 3 + options.steps))
             print(f"{name} {way}: {runs[way][-1]}", file=sys.stderr)
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(ROOT / config))
-    cfg.merge_from_list(changes)
+    cfg = read_config(ROOT / config, changes)
+    cfg.defrost()
     size = 4 * learning_parameters(cfg)
     alone = finish(start(count, ["-m", "benchmarks.weak_scaling", "--reduce", str(size)]))
     seconds = {way: [run["seconds"] for run in found] for way, found in runs.items()}
@@ -179,7 +177,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--images", type=int, default=1, help="in one forward of a process")
     parser.add_argument("--steps", type=int, default=3, help="to measure, after three")
     parser.add_argument("--rounds", type=int, default=1, help="turns of the three ways")
-    parser.add_argument("--sharding", default="none", help="DISTILL.SHARDING")
+    parser.add_argument("--sharding", default="none", help="SOLVER.SHARDING")
     parser.add_argument("--only", nargs="+", choices=sorted(FULL), default=list(FULL))
     parser.add_argument("--quick", action="store_true", help="the miniature, once, to see that it runs")
     parser.add_argument("--reduce", type=int, help=argparse.SUPPRESS)

@@ -1,21 +1,82 @@
-"""One call that makes a Detectron2 config know every key of DenseRC."""
+"""The configuration: Detectron2's keys and DenseRC's, and the only reader of configuration files.
 
+Files are read by a safe YAML loader, and `_BASE_` names local files only. Every key and value is checked where it is
+read: an error names the file (or the command line), the key, its value and what was expected.
+"""
+
+import difflib
+from ast import literal_eval
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from .construction import add_encoder_config
+from .construction import config as construction
+from .data import config as data
 from .data.config import add_data_config
+from .detection import config as detection
 from .detection.config import add_detection_config
+from .distillation import config as distillation
 from .distillation.config import add_distillation_config
+from .engine import config as solver
+from .engine.renamed_keys import old_key_advice
+from .evaluation import config as evaluation
+from .evaluation.config import add_evaluation_config
+from .openvocab import config as openvocab
 from .openvocab.config import add_openvocab_config
+from .structures import ConfigurationError, Key, coerce, flatten
+
+BASE = "_BASE_"
+COMMAND_LINE = "the command line"
+
+KEYS: tuple[Key, ...] = (
+    *data.KEYS,
+    *construction.KEYS,
+    *solver.KEYS,
+    *openvocab.KEYS,
+    *distillation.KEYS,
+    *detection.KEYS,
+    *evaluation.KEYS,
+)
+"""Every key of DenseRC, and the few of Detectron2 with another default here."""
+
+# Ranges of Detectron2's own keys; they keep its defaults and its documentation.
+_RANGES = (
+    Key("SOLVER.IMS_PER_BATCH", 16, "", minimum=1),
+    Key("SOLVER.BASE_LR", 0.001, "", minimum=0),
+    Key("SOLVER.WEIGHT_DECAY", 0.0001, "", minimum=0),
+    Key("SOLVER.MAX_ITER", 40000, "", minimum=0),
+    Key("SOLVER.WARMUP_ITERS", 1000, "", minimum=0),
+    Key("SOLVER.STEPS", (30000,), "", minimum=0),
+    Key("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1.0, "", above=0),
+    Key("DATALOADER.NUM_WORKERS", 4, "", minimum=0),
+    Key("TEST.EVAL_PERIOD", 0, "", minimum=0),
+    Key("VERSION", 2, "", minimum=2, maximum=2),
+    Key("TEST.DETECTIONS_PER_IMAGE", 100, "", minimum=1),
+    Key("MODEL.PIXEL_STD", [1.0, 1.0, 1.0], "", above=0),
+    Key("MODEL.RPN.IOU_THRESHOLDS", [0.3, 0.7], "", minimum=0, maximum=1),
+    Key("MODEL.RPN.POSITIVE_FRACTION", 0.5, "", minimum=0, maximum=1),
+    Key("MODEL.RPN.NMS_THRESH", 0.7, "", minimum=0, maximum=1),
+    Key("MODEL.ROI_HEADS.IOU_THRESHOLDS", [0.5], "", minimum=0, maximum=1),
+    Key("MODEL.ROI_HEADS.POSITIVE_FRACTION", 0.25, "", minimum=0, maximum=1),
+    Key("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.05, "", minimum=0, maximum=1),
+    Key("MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.5, "", minimum=0, maximum=1),
+)
 
 
 def add_denserc_config(cfg: CfgNode) -> None:
-    """Add the keys of the data, the encoder, the distillation stage and the detector, with their defaults."""
+    """Add the keys of the data, the encoder, both trainings and the evaluators, with their defaults."""
     add_data_config(cfg)
     add_encoder_config(cfg)
     add_distillation_config(cfg)
     add_openvocab_config(cfg)
     add_detection_config(cfg)
+    add_evaluation_config(cfg)
 
 
 def get_denserc_config() -> CfgNode:
@@ -23,3 +84,186 @@ def get_denserc_config() -> CfgNode:
     cfg = get_cfg()
     add_denserc_config(cfg)
     return cfg
+
+
+def read_config(
+    path: str | Path | None, overrides: Sequence = (), *, resolve: Callable[[str], str | Path] | None = None
+) -> CfgNode:
+    """The frozen configuration of a file and of overrides.
+
+    Example::
+
+        cfg = read_config("configs/ovcoco_vitb16.yaml", ["MODEL.DEVICE", "cpu", "SOLVER.BASE_LR", 1e-4])
+
+    Args:
+        path: YAML file, with `_BASE_` files relative to it; None or "" for the defaults.
+        overrides: KEY, VALUE, KEY, VALUE, ... of the command line or of a caller; strings are read as Python literals
+            where they are ones.
+        resolve: From a name to a file, for `path` and for each `_BASE_` that is no file: the hook of packaged
+            configurations (`denserc.model_zoo.get_config_file`). None: files only.
+
+    Raises:
+        ConfigurationError: An unreadable file, an unknown key, or a value of another type or out of range.
+    """
+    cfg = get_denserc_config()
+    if path:
+        for key, (value, source) in _merged(_Reading(_found(Path(path), str(path), resolve), resolve)).items():
+            _set(cfg, key, value, source)
+    override(cfg, overrides)
+    cfg.freeze()
+    return cfg
+
+
+def override(cfg: CfgNode, overrides: Sequence, source: str = COMMAND_LINE) -> None:
+    """Set KEY, VALUE, KEY, VALUE, ... in a configuration that is not frozen, with the checks of `read_config`.
+
+    Raises:
+        ConfigurationError: See `read_config`; or a key without a value.
+    """
+    if len(overrides) % 2:
+        raise ConfigurationError(
+            f"{source}: settings come in pairs KEY VALUE; {len(overrides)} words were given: {list(overrides)}."
+        )
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        _set(cfg, str(key), value, source)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A file on the way to its bases: the files above it, outermost first."""
+
+    path: Path
+    resolve: Callable[[str], str | Path] | None = None
+    above: tuple[Path, ...] = ()
+
+
+def _found(path: Path, name: str, resolve: Callable[[str], str | Path] | None) -> Path:
+    """The path if it is a file or there is no other way; else the file of that name."""
+    return path if resolve is None or path.expanduser().is_file() else Path(resolve(name))
+
+
+def _merged(reading: _Reading) -> dict[str, tuple[Any, str]]:
+    """{dotted key: (value, file that gives it)} of a file and its bases."""
+    path = reading.path.expanduser()
+    tree = _load(path)
+    bases = tree.pop(BASE, [])
+    found: dict[str, tuple[Any, str]] = {}
+    for base in bases if isinstance(bases, list) else [bases]:
+        target = _base_path(base, path, reading.resolve)
+        above = (*reading.above, path.resolve())
+        if target.resolve() in above:
+            chain = " -> ".join(str(one) for one in (*above, target.resolve()))
+            raise ConfigurationError(f"{path}: {BASE} leads back to a file that is being read: {chain}.")
+        found |= _merged(_Reading(target, reading.resolve, above))
+    for key in tree:
+        if not isinstance(key, str):
+            raise ConfigurationError(f"{path}: keys are names such as MODEL; got {key!r}.")
+    for key, value in flatten(tree).items():
+        found[key] = (value, str(path))
+    return found
+
+
+def _load(path: Path) -> dict:
+    if not path.is_file():
+        raise ConfigurationError(f"There is no configuration file {path}.")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(
+            f"{path} is not a readable YAML file of plain values (Python tags are refused): {error}"
+        ) from error
+    if not isinstance(tree, dict):
+        given = "is empty" if tree is None else f"holds a {type(tree).__name__}"
+        raise ConfigurationError(f"{path} {given}; expected keys and values, such as 'MODEL: {{DEVICE: cpu}}'.")
+    return tree
+
+
+def _base_path(base: Any, path: Path, resolve: Callable[[str], str | Path] | None) -> Path:
+    if not isinstance(base, str) or not base:
+        raise ConfigurationError(f"{path}: {BASE} is {base!r}; expected the path of a file, or a list of paths.")
+    if "://" in base:
+        raise ConfigurationError(f"{path}: {BASE} is {base}. Only local files are read; download it first.")
+    local = path.parent / Path(base).expanduser()
+    try:
+        return _found(local, base, resolve)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {BASE} is {base}. There is no file {local}. {error}") from None
+
+
+def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
+    """Check one value and set it."""
+    *groups, last = key.split(".")
+    node: Any = cfg
+    for group in groups:
+        node = node.get(group) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node:
+        raise ConfigurationError(f"{source}: {_unknown(key)}")
+    if isinstance(node[last], dict):
+        raise ConfigurationError(
+            f"{source}: {key} is a group of keys and cannot be {value!r}. Its keys: {', '.join(node[last])}."
+        )
+    if isinstance(value, str):
+        value = _literal(value, node[last])
+    rule = _rules().get(key)
+    try:
+        value = coerce(value, _defaults()[key], rule.kind if rule else None)
+    except ConfigurationError as error:
+        advice = old_key_advice(key)
+        raise ConfigurationError(
+            f"{source}: {key} is {value!r}; expected {error}{f', {rule.legal()}' if rule and rule.legal() else ''}."
+            + (f" {advice}" if advice else "")
+        ) from None
+    if rule and not rule.allows(value):
+        raise ConfigurationError(
+            f"{source}: {key} is {value!r}; expected {rule.legal()}.{_nearest_choice(rule, value)}"
+        )
+    node[last] = value
+
+
+def _literal(text: str, default: Any) -> Any:
+    """A string as the Python literal that it may be; for a key of text only a quoted string is one."""
+    try:
+        value = literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return text if isinstance(default, str) and not isinstance(value, str) else value
+
+
+def _unknown(key: str) -> str:
+    advice = old_key_advice(key)
+    if advice:
+        return advice
+    known = list(_defaults())
+    near = (
+        difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+        or [
+            # A right last word in the wrong group is as common as a misspelt word.
+            name
+            for name in known
+            if name.split(".")[-1] == key.split(".")[-1]
+        ][:1]
+    )
+    return f"there is no key {key}." + (f" The nearest is {near[0]}." if near else "")
+
+
+def _nearest_choice(rule: Key, value: Any) -> str:
+    if rule.choices is None or not isinstance(value, str):
+        return ""
+    near = difflib.get_close_matches(value, [word.strip("'") for word in rule.legal().split(", ")], n=1)
+    return f" The nearest is {near[0]!r}." if near else ""
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return flatten(get_denserc_config())
+
+
+@cache
+def _rules() -> dict[str, Key]:
+    return {key.name: key for key in (*_RANGES, *KEYS)}
+
+
+def own_keys() -> Iterable[Key]:
+    """The keys that Detectron2 does not have, in the order of their packages; their help can be printed."""
+    detectron2 = flatten(get_cfg())
+    return [key for key in KEYS if key.name not in detectron2]

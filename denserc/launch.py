@@ -15,8 +15,9 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from .config import get_denserc_config
+from .config import read_config
 from .data.config import register_configured
+from .model_zoo import find_config_file, get_config_file
 from .structures import ConfigurationError
 
 EPILOG = """
@@ -55,18 +56,14 @@ def data_root() -> str:
     return os.environ.get("DETECTRON2_DATASETS", "datasets")
 
 
-def read_config(args: Namespace) -> CfgNode:
-    """The frozen configuration of a command line."""
-    cfg = get_denserc_config()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
-    cfg.freeze()
-    return cfg
-
-
 def setup(args: Namespace) -> CfgNode:
-    """The configuration of a command line; built-in and described data sets are registered, the log is set up."""
-    cfg = read_config(args)
+    """The configuration of a command line; built-in and described data sets are registered, the log is set up.
+
+    Args:
+        args: Detectron2's flags; see `launch_parsed` for `config_file`.
+    """
+    args.config_file = find_config_file(args.config_file)
+    cfg = read_config(args.config_file, args.opts, resolve=get_config_file)
     register_configured(cfg, data_root())
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="denserc")
@@ -74,16 +71,28 @@ def setup(args: Namespace) -> CfgNode:
 
 
 def launch_command(main: Callable, arguments: list[str] | None = None) -> None:
+    """Parse Detectron2's flags and run `main(args)` as `launch_parsed` does.
+
+    Args:
+        main: see `launch_parsed`.
+        arguments: of the command line; those of this process if None.
+
+    Raises:
+        ConfigurationError: see `launch_parsed`.
+    """
+    launch_parsed(main, default_argument_parser(EPILOG).parse_args(arguments))
+
+
+def launch_parsed(main: Callable, args: Namespace) -> None:
     """Run `main(args)` in as many processes as the flags or torchrun say.
 
     Args:
         main: one process; must be importable by name, as every launcher of processes needs it.
-        arguments: of the command line; those of this process if None.
+        args: Detectron2's flags. `config_file` is a path or the name of a packaged config, and becomes a path.
 
     Raises:
-        ConfigurationError: both torchrun and the flags ask for several processes.
+        ConfigurationError: no such config, or both torchrun and the flags ask for several processes.
     """
-    args = default_argument_parser(EPILOG).parse_args(arguments)
     place = TorchrunProcess.from_environment()
     if place is not None:
         if args.num_gpus > 1 or args.num_machines > 1:
@@ -91,6 +100,8 @@ def launch_command(main: Callable, arguments: list[str] | None = None) -> None:
                 f"torchrun started {place.world_size} processes and --num-gpus {args.num_gpus} --num-machines "
                 f"{args.num_machines} asks for more. Leave these flags out under torchrun."
             )
+    args.config_file = find_config_file(args.config_file)
+    if place is not None:
         run_under_torchrun(main, args, place)
         return
     launch(
@@ -112,7 +123,10 @@ def run_under_torchrun(main: Callable, args: Namespace, place: TorchrunProcess) 
     if place.world_size == 1:
         main(args)
         return
-    on_gpu = torch.cuda.is_available() and read_config(args).MODEL.DEVICE != "cpu"
+    on_gpu = (
+        torch.cuda.is_available()
+        and read_config(args.config_file, args.opts, resolve=get_config_file).MODEL.DEVICE != "cpu"
+    )
     if on_gpu:
         if torch.cuda.device_count() < place.local_world_size:
             raise ConfigurationError(

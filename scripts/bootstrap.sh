@@ -66,5 +66,5 @@ else
 fi
 
 "$python" -c 'import detectron2, torch, torchvision, denserc' \
-    || fail "the environment $venv is incomplete; '$python -m denserc.tools.check_env' tells what is missing."
+    || fail "the environment $venv is incomplete; '$python -m denserc check-env' tells what is missing."
 say "environment ready: $venv"

@@ -12,7 +12,7 @@ from denserc.encoders import ImageTower, build_clip, load_exactly, to_open_clip_
 from denserc.encoders.towers.base import Clip
 from denserc.encoders.towers.eva import EvaTower
 from denserc.structures import CLIP_PIXELS
-from tests.paths import FIXTURES
+from tests.paths import CONFIGS, FIXTURES
 
 RECORDED = FIXTURES / "encoders"
 
@@ -99,3 +99,38 @@ def forget_registered():
     for name in set(DatasetCatalog.list()) - before:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+def write_random_detector(path: Path, **changes) -> Path:
+    """A checkpoint of the miniature's detector, all weights random.
+
+    Args:
+        changes: values by dotted key with __ for the dots.
+    """
+    from detectron2.modeling import build_model
+
+    from denserc.config import read_config
+    from denserc.detection.convert import write_detector
+
+    given = {"MODEL.ENCODER.RANDOM_INIT": True, "MODEL.DEVICE": "cpu", "DATASETS.TRAIN": (), "DATASETS.TEST": ()}
+    given |= {key.replace("__", "."): value for key, value in changes.items()}
+    overrides = [word for pair in given.items() for word in pair]
+    cfg = read_config(CONFIGS / "miniature" / "fvit.yaml", overrides)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        write_detector(path, build_model(cfg), cfg)
+    return path
+
+
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory) -> Path:
+    """A checkpoint of the miniature's detector without masks, all weights random."""
+    return write_random_detector(tmp_path_factory.mktemp("detector") / "model.pth")
+
+
+@pytest.fixture(scope="session")
+def mask_detector(tmp_path_factory) -> Path:
+    """The same with a mask head, for square test inputs of 96 pixels."""
+    changes = {"MODEL__MASK_ON": True, "MODEL__ROI_MASK_HEAD__NUM_CONV": 1, "MODEL__ROI_MASK_HEAD__CONV_DIM": 8}
+    changes |= {"MODEL__ROI_MASK_HEAD__NORM": "BN", "TEST__INPUT_SIZE": 96}
+    return write_random_detector(tmp_path_factory.mktemp("detector") / "masks.pth", **changes)

@@ -3,9 +3,12 @@
 import pytest
 import torch
 import torch.distributed as dist
+from detectron2.data import DatasetCatalog
+from detectron2.engine import default_argument_parser
 
-from denserc.launch import TorchrunProcess, launch_command
-from denserc.structures import ConfigurationError
+from denserc.launch import TorchrunProcess, data_root, launch_command, setup
+from denserc.structures import ConfigurationError, DataError
+from tests.paths import CONFIGS
 
 VARIABLES = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 
@@ -38,8 +41,9 @@ def test_two_ways_of_starting_processes_at_once_are_refused(torchrun):
 def test_one_process_of_torchrun_needs_no_group(torchrun):
     torchrun(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
     seen = []
-    launch_command(lambda args: seen.append((args.config_file, dist.is_initialized())), ["--config-file", "x"])
-    assert seen == [("x", False)]
+    given = ["--config-file", "ovlvis_vitl14.yaml"]
+    launch_command(lambda args: seen.append((args.config_file, dist.is_initialized())), given)
+    assert seen == [(str(CONFIGS / "ovlvis_vitl14.yaml"), False)]
 
 
 def test_more_processes_than_gpus_are_refused(torchrun, monkeypatch, tmp_path):
@@ -56,3 +60,33 @@ def test_help_tells_both_ways(torchrun, capsys):
     with pytest.raises(SystemExit):
         launch_command(print, ["--help"])
     assert "torchrun --nproc_per_node=4" in capsys.readouterr().out
+
+
+def test_a_misspelt_config_is_named_before_anything_starts(torchrun, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"no file .*ovlvis_vitl15\.yaml.*the nearest: ovlvis_vitl14"):
+        launch_command(print, ["--config-file", "ovlvis_vitl15.yaml", "--num-gpus", "2"])
+    with pytest.raises(ConfigurationError, match="--config-file takes a file or the name"):
+        launch_command(print, [])
+
+
+def test_a_bare_name_works_from_any_folder(tmp_path, monkeypatch):
+    """Outputs and data sets are relative to the current folder, not to that of the config."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    args = default_argument_parser().parse_args(["--config-file", "ovlvis_vitl14.yaml", "MODEL.DEVICE", "cpu"])
+    cfg = setup(args)
+    assert cfg.MODEL.META_ARCHITECTURE == "FViT" and (tmp_path / cfg.OUTPUT_DIR / "config.yaml").is_file()
+    with pytest.raises(DataError, match=f"{data_root()}/lvis"):
+        DatasetCatalog.get("ov_lvis_v1_val")
+
+
+def test_a_config_of_ones_own_has_a_packaged_base(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "my.yaml"
+    own.write_text("_BASE_: ovcoco_vitb16\nMODEL: {DEVICE: cpu}\nSEED: 5\n")
+    cfg = setup(default_argument_parser().parse_args(["--config-file", "my.yaml", "OUTPUT_DIR", "out"]))
+    assert (cfg.SEED, cfg.MODEL.FVIT.BLOCKS, cfg.MODEL.META_ARCHITECTURE) == (5, [3, 5, 7, 11], "FViT")
+    own.write_text("_BASE_: ovcoco_vitb61\n")
+    with pytest.raises(ConfigurationError, match=r"my.yaml: _BASE_ is ovcoco_vitb61. There is no file.*ovcoco_vitb16"):
+        setup(default_argument_parser().parse_args(["--config-file", "my.yaml"]))

@@ -96,7 +96,7 @@ def decompose(
 
     Args:
         encoder: tower and construction, in eval mode.
-        image: (1, 3, H, W), normalised.
+        image: (1, 3, H, W), normalized.
         rows: (R,) int64, row-major indices of the measured patches r.
         unrelated: (R, N) bool, U_r of each; r itself may not be in it.
         chunk: so many attention rows at a time: A x chunk x T numbers are held at once, never A x N x N.

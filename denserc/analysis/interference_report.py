@@ -1,4 +1,4 @@
-"""What `denserc.tools.interference` measured: means, tables and the bar chart."""
+"""Results of `denserc lab interference`: means, tables and the bar chart."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import torch
 from ..visualization import Better, Column, ResultTable, plot_bars
 
 
-def summarise(regions: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, float | dict]:
+def summarize(regions: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, float | dict]:
     """Means over regions; energies relative to that of the whole feature, so that constructions compare."""
     stacked = {key: torch.stack([region[key] for region in regions]).double() for key in regions[0]}
     mean = {key: values.mean(0) for key, values in stacked.items()}

@@ -34,7 +34,7 @@ class Linearised:
         a, b = _LARGE * torch.cos(1.7 * steps), _LARGE * torch.sin(0.9 * steps * steps)
         self._function = function
         self.bias = function(torch.zeros_like(a))  # (F,)
-        for self._normalises in (False, True):
+        for self._normalizes in (False, True):
             together, apart = self.image(a + b), self.image(a) + self.image(b)
             if (together - apart).norm() <= _TOLERANCE * together.norm():
                 return
@@ -45,7 +45,7 @@ class Linearised:
 
     def image(self, part: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (..., F): A (p - mean p), linear in p, without bias and without 1 / sigma."""
-        if not self._normalises:
+        if not self._normalizes:
             return self._function(part) - self.bias
         deviation = part.std(-1, correction=0, keepdim=True)
         unit = part / deviation.clamp(min=torch.finfo(part.dtype).tiny) * _LARGE
@@ -53,7 +53,7 @@ class Linearised:
 
     def scale(self, whole: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (..., 1): 1 / sigma of the whole input, epsilon included; 1 for a map without norm."""
-        if not self._normalises:
+        if not self._normalizes:
             return torch.ones_like(whole[..., :1])
         image = self.image(whole)  # f(u) - b is this times the scale
         energy = image.square().sum(-1, keepdim=True).clamp(min=torch.finfo(whole.dtype).tiny)

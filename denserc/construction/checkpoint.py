@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from ..encoders import PositionResize, TextTower, build_architecture, load_exactly
-from ..structures import CheckpointError, FingerprintMismatchError, PixelStatistics, choose, written_whole
+from ..structures import CheckpointError, FingerprintMismatchError, PixelStatistics, atomic_path, choose
 from .choices import Construction
 from .dense import DenseEncoder
 
@@ -71,7 +71,7 @@ def save_checkpoint(path: str | Path, model: DenseModel) -> None:
     )
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in _state(model).items()}
     tensors["logit_scale"] = torch.tensor(model.logit_scale).log()
-    with written_whole(path) as partial:
+    with atomic_path(path) as partial:
         save_file(tensors, partial, metadata={"denserc": json.dumps(asdict(metadata))})
 
 

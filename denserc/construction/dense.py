@@ -1,12 +1,13 @@
 """The dense encoder: a CLIP image tower and a construction of dense features over its values.
 
 X_dense = sum over the last k blocks l of Proj_l(A_p^(l) v_p^(l)), then the tower's final norm and
-projection into the image-text space (unrolled CLS token; FACTS, section 1).
+projection into the image-text space (the unrolled CLS token).
 
 Shape letters as in `denserc.encoders.towers.base`; k the number of blocks used.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -64,8 +65,7 @@ class DenseEncoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) normalised images -> (B, E, h, w) dense features, not L2-normalised."""
-        dense, _ = self.forward_with_maps(images, ())
-        return dense
+        return self._run(images, (), dense=True)[0]
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) normalised images -> (B, E), the tower's global embedding, not normalised."""
@@ -124,25 +124,41 @@ class DenseEncoder(nn.Module):
         stream = self.tower.embed(images)
         maps, features, context = {}, None, None
         for index in range(stop):
-            before = stream
-            stream, normed, v = self._whole_block(index, before)
+            position = index - first_used if dense and index >= first_used else None
+            whole = partial(self._whole_block, index, position, stream)
+            tokens, part = self.tower.visit(index, whole, stream.tokens)
+            stream = stream.with_tokens(tokens)
             if index in blocks:
                 maps[index] = stream.to_map(stream.patches)
-            if dense and index >= first_used:
-                part = self._project(index, index - first_used, before, normed, v)
+            if part is not None:
                 features = part if features is None else features + part
         if dense:
-            features, context = self._finish(stream, features)
+            finish = partial(self._finish, stream)
+            features, context = self.tower.visit(last, finish, stream.tokens, features)
         if last in blocks:
-            maps[last] = stream.to_map(self.tower.mlp(last, self._residual_values(stream)))
+            (patches,) = self.tower.visit(last, partial(self._last_map, stream), stream.tokens)
+            maps[last] = stream.to_map(patches)
         return features, [maps[index] for index in blocks], context
 
-    def _whole_block(self, index: int, stream: TokenStream):
+    def _whole_block(
+        self, index: int, position: int | None, stream: TokenStream, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The tokens after a block, and its part of the sum; None without a position among the blocks used."""
+        before = stream.with_tokens(tokens)
         kind = self.gradient_checkpointing if self.training else GradientCheckpointing.NONE
-        return run_block(self.tower.block, kind, index, stream)
+        after, normed, v = run_block(self.tower.block, kind, index, before)
+        part = None if position is None else self._project(index, position, before, normed, v)
+        return after.tokens, part
 
-    def _finish(self, stream: TokenStream, features: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _last_map(self, stream: TokenStream, tokens: torch.Tensor) -> tuple[torch.Tensor]:
+        last = self.tower.depth - 1
+        return (self.tower.mlp(last, self._residual_values(stream.with_tokens(tokens))),)
+
+    def _finish(
+        self, stream: TokenStream, tokens: torch.Tensor, features: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The last block, of which only what the construction needs is computed, and the head; context features."""
+        stream = stream.with_tokens(tokens)
         choice, tower, last = self.construction, self.tower, self.tower.depth - 1
         context = None
         if choice.values is ValueSource.LAST_BLOCK_RESIDUAL and choice.module is ValueModule.NONE:

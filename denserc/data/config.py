@@ -4,15 +4,23 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from ..structures import Key, add_keys
 from .datasets.builtin import register_all
 from .datasets.registration import register_from_yaml
+
+KEYS = (
+    Key(
+        "DATASETS.REGISTER",
+        (),
+        "YAML descriptions of own data sets (datasets/README.md), registered before TRAIN and TEST are looked up: "
+        "DATASETS.REGISTER \"('my/birds.yaml',)\" adds birds_train and birds_val.",
+    ),
+)
 
 
 def add_data_config(cfg: CfgNode) -> None:
     """Add DATASETS.REGISTER."""
-    # Descriptions of one's own data sets (datasets/README.md), registered before TRAIN and TEST are looked up:
-    # DATASETS.REGISTER "('my/birds.yaml',)" makes birds_train and birds_val known.
-    cfg.DATASETS.REGISTER = ()
+    add_keys(cfg, KEYS)
 
 
 def register_configured(cfg: CfgNode, root: str | Path) -> None:

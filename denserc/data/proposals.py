@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..structures import ConfigurationError, DataError, written_whole
+from ..structures import ConfigurationError, DataError, atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +28,12 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 @dataclass(frozen=True)
 class ProposalLimits:
-    """Which proposals are of use.
+    """Limits of the proposals that are used.
 
     Args:
         min_side, max_side: boxes with an area under min_side^2 or over max_side^2 pixels are left out (CLIPSelf: 8
             and 1024).
-        top_k: of the others, the best so many of an image are kept; 0 keeps all.
+        top_k: Number of best proposals per image, of the others; 0 keeps all.
     """
 
     min_side: float = 8.0
@@ -53,7 +53,7 @@ class ProposalTable:
     """The proposals of one file.
 
     Args:
-        boxes: (P, 4) float32, (x1, y1, x2, y2) in pixels; those of an image lie together, best first.
+        boxes: (P, 4) float32, (x1, y1, x2, y2) in pixels; those of an image are consecutive, best first.
         scores: (P,) float32.
         spans: id of an image, as `id_key` writes it -> (first, last + 1) of its rows.
     """
@@ -72,7 +72,7 @@ def id_key(image_id: int | float | str) -> str:
 
 
 def read_proposals(path: str | Path, limits: ProposalLimits | None = None) -> ProposalTable:
-    """The useful proposals of a file, by image.
+    """Read the useful proposals of a file, by image.
 
     Boxes without area or with values that are not finite are left out; how many is logged.
 
@@ -137,10 +137,10 @@ def _sorted(
 
 
 def stream_results(path: str | Path, what: str = "proposals") -> Iterator[dict]:
-    """The entries of a JSON list, one at a time, so that the whole is never in memory.
+    """Yield the entries of a JSON list, one at a time, so that the whole is never in memory.
 
     Args:
-        what: they are called in errors.
+        what: Name of the entries in errors.
 
     Raises:
         DataError: the file is absent, or no list of JSON objects.
@@ -199,9 +199,9 @@ def result_lines(image_id: int | str, boxes: np.ndarray, scores: np.ndarray) -> 
 
 
 def write_results(path: str | Path, lines: Iterable[str]) -> int:
-    """Writes lines of JSON as one list, whole or not at all; returns their number."""
+    """Write lines of JSON as one list, atomically; returns their number."""
     count = 0
-    with written_whole(path) as partial, _open(partial, "wt") as file:
+    with atomic_path(path) as partial, _open(partial, "wt") as file:
         for count, line in enumerate(lines, start=1):
             file.write(("[\n" if count == 1 else ",\n") + line)
         file.write("\n]\n" if count else "[]\n")

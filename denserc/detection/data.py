@@ -1,4 +1,4 @@
-"""What the detector reads: augmentations, and the mapper from a Detectron2 record to its input."""
+"""Augmentations of the detector, and the mapper from a Detectron2 record to its input."""
 
 import copy
 
@@ -9,13 +9,13 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import Transform
 
-from ..data.images.reading import read_rgb
+from ..data.images.reading import read_rgb, to_tensor
 from ..structures import ConfigurationError, DataError, choose
 from .modeling.options import Resampling
 
 
 class OpenCVResize(Transform):
-    """Bilinear without antialiasing, as the original resizes; masks by nearest neighbour.
+    """Bilinear without antialiasing, as the original resizes; masks by nearest neighbor.
 
     Args:
         size: (h, w) before.
@@ -130,7 +130,7 @@ class RecordMapper:
         record["height"], record["width"] = h, w
         image_in = T.AugInput(image)
         transforms = self.augmentations(image_in)
-        record["image"] = torch.from_numpy(np.ascontiguousarray(image_in.image.transpose(2, 0, 1)))
+        record["image"] = to_tensor(image_in.image)
         annotations = record.pop("annotations", [])
         if self.training:
             record["instances"] = self._instances(annotations, transforms, image_in.image.shape[:2])
@@ -174,6 +174,11 @@ def training_mapper(cfg: CfgNode) -> RecordMapper:
 
 
 def test_mapper(cfg: CfgNode) -> RecordMapper:
-    """Mapper that resizes as TEST.INPUT_SIZE and INPUT say."""
+    """Mapper with the resizing of `configured_test_augmentations`."""
+    return RecordMapper(configured_test_augmentations(cfg), training=False)
+
+
+def configured_test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    """Resizing to TEST.INPUT_SIZE, or to INPUT.SIZE where that is 0."""
     resampling = choose(Resampling, cfg.INPUT.RESAMPLING, "INPUT.RESAMPLING")
-    return RecordMapper(evaluation_augmentations(cfg.TEST.INPUT_SIZE or cfg.INPUT.SIZE, resampling), training=False)
+    return evaluation_augmentations(cfg.TEST.INPUT_SIZE or cfg.INPUT.SIZE, resampling)

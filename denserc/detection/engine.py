@@ -5,10 +5,12 @@ import logging
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from ..engine.config import refuse_ignored
 from ..openvocab import engine
 from ..openvocab.engine import EvaluatorFactory, Mappers
 from ..openvocab.loader import build_test_loader, training_records
 from ..structures import ConfigurationError
+from .config import IGNORED
 from .data import have_masks, test_mapper, training_mapper
 from .modeling.meta_arch import FViT
 from .proposals import write_proposals
@@ -33,6 +35,7 @@ def run(
     Raises:
         ConfigurationError: Nothing to train on or to evaluate.
     """
+    refuse_ignored(cfg, IGNORED)
     if eval_only and cfg.TEST.PROPOSALS.FILE:
         return _propose(cfg, engine.load_model(cfg, resume=resume))
     records = None if eval_only else training_records(cfg)
@@ -52,7 +55,7 @@ def _propose(cfg: CfgNode, model: FViT) -> dict[str, dict]:
     name = cfg.DATASETS.TEST[0]
     settings = cfg.TEST.PROPOSALS
     loader = build_test_loader(cfg, test_mapper(cfg), name)
-    count = write_proposals(model, loader, settings.FILE, per_image=settings.PER_IMAGE)
+    count = write_proposals(model, loader, settings.FILE, per_image=cfg.MODEL.RPN.POST_NMS_TOPK_TEST)
     return {name: {"proposals": {"count": count}}} if comm.is_main_process() else {}
 
 

@@ -1,4 +1,4 @@
-"""Writes what a trained RPN proposes, in COCO's results format: the regions of a distillation for detection."""
+"""Export of a trained RPN's proposals in COCO's results format, the regions of a distillation for detection."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -37,14 +37,14 @@ def propose(model: FViT, batched_inputs: list[dict]) -> list[tuple[torch.Tensor,
 
 
 def write_proposals(model: FViT, loader: Iterable[list[dict]], file: str | Path, *, per_image: int = 1000) -> int:
-    """Writes the proposals of every image that the processes' loaders give, each loader another share of them.
+    """Write the proposals of all images; each process has another share of them in its loader.
 
     Every process writes its part beside `file`; the first joins them, so the folder must be one that all see.
 
     Args:
         loader: batches of the model's inputs with "image_id"; no image in two of them.
         file: gzipped if it ends in ".gz"; replaced only when everything is written.
-        per_image: at most so many of an image, the best.
+        per_image: Number of best proposals per image.
 
     Returns:
         The number of proposals; 0 on processes other than the first.
@@ -56,7 +56,7 @@ def write_proposals(model: FViT, loader: Iterable[list[dict]], file: str | Path,
     file, most = Path(file), model.proposal_generator.post_nms[1]
     if not 0 < per_image <= most:
         raise ConfigurationError(
-            f"TEST.PROPOSALS.PER_IMAGE must be in 1..{most}, MODEL.RPN.POST_NMS_TOPK_TEST; got {per_image}."
+            f"Proposals per image must be in 1..{most}, MODEL.RPN.POST_NMS_TOPK_TEST; got {per_image}."
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     parts = [file.with_name(f".{file.name}.part{rank}") for rank in range(comm.get_world_size())]

@@ -3,27 +3,27 @@
 import functools
 import logging
 from copy import deepcopy
-from enum import Enum
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..construction import DenseEncoder, DenseModel, GradientCheckpointing, checkpointing_that_fits, kept_bytes
-from ..data.images.resizing import Resampling
+from ..data.images.resizing import BicubicKernel
 from ..data.proposals import ProposalLimits, read_proposals
 from ..encoders import PositionResize, build_clip, build_foundation_model
 from ..encoders.towers.base import FoundationModel, ImageTower
 from ..engine import (
-    Precision,
     RateScaling,
     Sharding,
     arithmetic,
-    build_average,
     free_bytes,
     join_processes,
     scaled_rate,
 )
+from ..engine.config import configured_clip_norm, configured_precision, images_per_forward
+from ..engine.sharding import shard
+from ..engine.solver import build_trained_average
 from ..structures import ConfigurationError, choose
 from .data.crops import CropResize, CropTransform
 from .data.dataset import DistillationDataset, UnreadableMonitor, build_loader
@@ -32,18 +32,11 @@ from .data.sources import collect_images
 from .data.views import ViewPlace
 from .distiller import Distiller, foundation_input_size
 from .losses import CoherenceFeatures, CoherenceReading, PooledMap
-from .optim import ExportedWeights, Trainable, build_optimizer, learning_rate, set_trainable
+from .optim import Trainable, build_optimizer, learning_rate, set_trainable
 from .target_cache import TargetMemory
 from .trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
-
-
-class RegionChoice(Enum):
-    """Where regions come from."""
-
-    GRID = "grid"
-    PROPOSALS = "proposals"
 
 
 def build_trainer(
@@ -57,27 +50,20 @@ def build_trainer(
 ) -> DistillationTrainer:
     """All parts of a training from the configuration; `model.encoder` is the student and moves to the device."""
     settings, world = cfg.DISTILL, comm.get_world_size()
-    share, rest = divmod(cfg.SOLVER.IMS_PER_BATCH, world * settings.ACCUMULATE)
-    if rest or not share:
-        raise ConfigurationError(
-            f"SOLVER.IMS_PER_BATCH = {cfg.SOLVER.IMS_PER_BATCH} cannot be divided among {world} processes times "
-            f"DISTILL.ACCUMULATE = {settings.ACCUMULATE}."
-        )
+    share = images_per_forward(cfg, world)
     teacher = build_teacher(cfg, model)
     foundation = build_foundation(cfg)
     set_trainable(model.encoder, choose(Trainable, settings.TRAINABLE, "DISTILL.TRAINABLE"))
-    precision = choose(Precision, settings.PRECISION, "DISTILL.PRECISION")
-    autocast, scaler = arithmetic(precision, device, "DISTILL.PRECISION")
+    autocast, scaler = arithmetic(configured_precision(cfg), device, "SOLVER.AMP.PRECISION")
     distiller = Distiller(
         student=model.encoder,
         teacher=teacher,
         foundation=foundation,
         semantics_weight=settings.SEMANTICS.WEIGHT,
         coherence_weight=settings.COHERENCE.WEIGHT,
-        pooled_map=choose(PooledMap, settings.SEMANTICS.POOLED_MAP, "DISTILL.SEMANTICS.POOLED_MAP"),
+        pooled_map=choose(PooledMap, cfg.MODEL.ENCODER.POOLED_MAP, "MODEL.ENCODER.POOLED_MAP"),
         reading=choose(CoherenceReading, settings.COHERENCE.READING, "DISTILL.COHERENCE.READING"),
         coherence_features=choose(CoherenceFeatures, settings.COHERENCE.FEATURES, "DISTILL.COHERENCE.FEATURES"),
-        mask_padding=settings.COHERENCE.MASK_PADDING,
         teacher_final_mlp=settings.TEACHER.FINAL_MLP,
         crops_per_forward=settings.TEACHER.CROPS_PER_FORWARD,
         autocast=autocast,
@@ -87,47 +73,51 @@ def build_trainer(
     loader = build_loader(
         dataset,
         batch_size=share,
-        seed=seed,
         start=images_drawn,
-        rank=comm.get_rank(),
-        world_size=world,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=device.type == "cuda",
     )
+    sharding = choose(Sharding, cfg.SOLVER.SHARDING, "SOLVER.SHARDING")
+    model.encoder.gradient_checkpointing = build_checkpointing(cfg, model.encoder, device, autocast, images=share)
+    unsharded = None
+    if sharding.acts:
+        unsharded = deepcopy(model.encoder).cpu() if comm.is_main_process() else None
+        shard(model.encoder, parts=model.encoder.tower.blocks, methods=("forward_with_context",))
+        joined = distiller
+    else:
+        # Which parameters stay without gradient depends on the construction.
+        joined = join_processes(distiller, device, find_unused=True)
     rate = build_rate(cfg)
     optimizer = build_optimizer(
         model.encoder,
         lr=rate,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        betas=tuple(settings.BETAS),
-        eps=settings.EPS,
+        betas=tuple(cfg.SOLVER.BETAS),
+        eps=cfg.SOLVER.EPS,
         gate_rate=settings.GATE_RATE,
-        sharding=choose(Sharding, settings.SHARDING, "DISTILL.SHARDING"),
     )
     steps = cfg.SOLVER.MAX_ITER
     schedule = functools.partial(learning_rate, base=rate, warmup=cfg.SOLVER.WARMUP_ITERS, total=steps)
-    model.encoder.gradient_checkpointing = build_checkpointing(cfg, model.encoder, device, autocast, images=share)
     trained = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
     logger.info(
-        f"{len(dataset)} images, {steps} steps of {cfg.SOLVER.IMS_PER_BATCH} = "
-        f"{steps * cfg.SOLVER.IMS_PER_BATCH / len(dataset):.2f} epochs; {trained / 1e6:.3f} M parameters learn."
+        f"{len(dataset.records)} images, {steps} steps of {cfg.SOLVER.IMS_PER_BATCH} = "
+        f"{steps * cfg.SOLVER.IMS_PER_BATCH / len(dataset.records):.2f} epochs; {trained / 1e6:.3f} M parameters learn."
     )
     return DistillationTrainer(
-        # Which parameters stay without gradient depends on the construction.
-        model=join_processes(distiller, device, find_unused=True),
+        model=joined,
         batches=loader,
         optimizer=optimizer,
         schedule=schedule,
         device=device,
-        accumulate=settings.ACCUMULATE,
-        clip_norm=_clip_norm(cfg),
-        monitor=UnreadableMonitor(total=len(dataset), limit=settings.MAX_UNREADABLE),
+        accumulate=cfg.SOLVER.ACCUMULATE,
+        clip_norm=configured_clip_norm(cfg),
+        monitor=UnreadableMonitor(total=len(dataset.records), limit=settings.MAX_UNREADABLE),
         seed=seed,
         images_drawn=images_drawn,
         images_per_step=cfg.SOLVER.IMS_PER_BATCH,
         scaler=scaler,
-        average=build_average(model.encoder, settings.EMA.DECAY, key="DISTILL.EMA.DECAY"),
-        exported=choose(ExportedWeights, settings.EMA.EXPORT, "DISTILL.EMA.EXPORT"),
+        average=build_trained_average(cfg, model.encoder),
+        unsharded=unsharded,
         failures=cfg.OUTPUT_DIR,
     )
 
@@ -135,7 +125,7 @@ def build_trainer(
 def build_checkpointing(
     cfg: CfgNode, student: DenseEncoder, device: torch.device, autocast: torch.dtype | None, *, images: int
 ) -> GradientCheckpointing:
-    """DISTILL.GRADIENT_CHECKPOINTING; for "auto" by the memory at hand beside gradients, optimiser and average.
+    """DISTILL.GRADIENT_CHECKPOINTING; for "auto" by the memory at hand beside gradients, optimizer and average.
 
     Args:
         student: on the device, its parameters set to learn or not.
@@ -146,9 +136,11 @@ def build_checkpointing(
     free = free_bytes(device)
     if chosen is not GradientCheckpointing.AUTO or free is None:
         return GradientCheckpointing.NONE if chosen is GradientCheckpointing.AUTO else chosen
-    copies = 3 + (cfg.DISTILL.EMA.DECAY > 0)  # gradient, two moments, average
+    copies = 3 + (cfg.SOLVER.EMA.DECAY > 0)  # gradient, two moments, average
+    if choose(Sharding, cfg.SOLVER.SHARDING, "SOLVER.SHARDING").acts:
+        copies /= comm.get_world_size()
     free -= copies * sum(p.nbytes for p in student.parameters() if p.requires_grad)
-    kept = kept_bytes(student, images * (cfg.DISTILL.STUDENT_SIZE // student.patch_size) ** 2, autocast)
+    kept = kept_bytes(student, images * (cfg.INPUT.SIZE // student.patch_size) ** 2, autocast)
     chosen = checkpointing_that_fits(kept, free)
     logger.info(
         f"{key}: {chosen.value}, as a forward would keep {kept / 2**30:.1f} GiB without it and {free / 2**30:.1f} GiB "
@@ -158,14 +150,14 @@ def build_checkpointing(
 
 
 def build_rate(cfg: CfgNode) -> float:
-    """The peak learning rate after DISTILL.LR_SCALING."""
-    rule = choose(RateScaling, cfg.DISTILL.LR_SCALING, "DISTILL.LR_SCALING")
+    """The peak learning rate after SOLVER.LR_SCALING."""
+    rule = choose(RateScaling, cfg.SOLVER.LR_SCALING, "SOLVER.LR_SCALING")
     return scaled_rate(
         cfg.SOLVER.BASE_LR,
         batch=cfg.SOLVER.IMS_PER_BATCH,
-        reference=cfg.DISTILL.REFERENCE_BATCH,
+        reference=cfg.SOLVER.REFERENCE_BATCH,
         rule=rule,
-        key="DISTILL.REFERENCE_BATCH",
+        key="SOLVER.REFERENCE_BATCH",
     )
 
 
@@ -192,19 +184,18 @@ def build_foundation(cfg: CfgNode) -> FoundationModel | None:
     settings = cfg.DISTILL.FOUNDATION
     if cfg.DISTILL.COHERENCE.WEIGHT <= 0:
         return None
-    random = settings.RANDOM_INIT or not settings.WEIGHTS
-    return build_foundation_model(settings.NAME, settings.WEIGHTS, random_init=random)
+    return build_foundation_model(settings.NAME, settings.WEIGHTS, random_init=not settings.WEIGHTS)
 
 
 def build_regions(cfg: CfgNode, records: list[ImageRecord]) -> tuple[RegionSource, list[ImageRecord]]:
-    """The source of regions that DISTILL.REGIONS names, and the images that it serves."""
+    """Proposals of the files in DISTILL.REGIONS.PROPOSALS, otherwise grids; and the images that have regions."""
     settings = cfg.DISTILL.REGIONS
     rule = choose(GridRule, settings.GRID_RULE, "DISTILL.REGIONS.GRID_RULE")
     grid = GridRegions(max_split=settings.MAX_SPLIT, rule=rule, max_regions=settings.MAX_REGIONS)
-    if choose(RegionChoice, settings.SOURCE, "DISTILL.REGIONS.SOURCE") is RegionChoice.GRID:
+    if not settings.PROPOSALS:
         return grid, records
     wanted = choose(WithoutProposals, settings.WITHOUT_PROPOSALS, "DISTILL.REGIONS.WITHOUT_PROPOSALS")
-    limits = ProposalLimits(min_side=settings.MIN_SIDE, max_side=settings.MAX_SIDE, top_k=settings.TOP_K)
+    limits = ProposalLimits(top_k=settings.TOP_K)
     tables = {file: read_proposals(file, limits) for file in settings.PROPOSALS}
     regions = ProposalRegions(records, tables, max_regions=settings.MAX_REGIONS, fallback=grid)
     without = [record for record in records if not regions.covers(record)]
@@ -224,34 +215,22 @@ def build_dataset(
     settings = cfg.DISTILL
     # Also checks the student's size where there is no foundation model.
     patch = foundation.patch_size if foundation is not None else teacher.patch_size
-    size = foundation_input_size(settings.STUDENT_SIZE, teacher.patch_size, patch)
-    resampling = choose(Resampling, settings.RESAMPLING, "DISTILL.RESAMPLING")
+    size = foundation_input_size(cfg.INPUT.SIZE, teacher.patch_size, patch)
+    resampling = choose(BicubicKernel, settings.RESAMPLING, "DISTILL.RESAMPLING")
     crops = CropTransform(
         size=settings.CROP_SIZE or teacher.native_size,
         resize=choose(CropResize, settings.CROP_RESIZE, "DISTILL.CROP_RESIZE"),
         scale=settings.CROP_SCALE,
         resampling=resampling,
     )
-    regions, records = build_regions(cfg, collect_images(cfg.DATASETS.TRAIN, settings.FOLDERS, settings.SOURCES))
+    regions, records = build_regions(cfg, collect_images(cfg.DATASETS.TRAIN, settings.SOURCES))
     return DistillationDataset(
         records=records,
         regions=regions,
         crops=crops,
-        student_size=settings.STUDENT_SIZE,
+        student_size=cfg.INPUT.SIZE,
         foundation_size=size if foundation is not None else None,
         seed=seed,
         resampling=resampling,
         views=choose(ViewPlace, settings.VIEWS, "DISTILL.VIEWS"),
     )
-
-
-def _clip_norm(cfg: CfgNode) -> float | None:
-    settings = cfg.SOLVER.CLIP_GRADIENTS
-    if not settings.ENABLED:
-        return None
-    if settings.CLIP_TYPE != "norm" or settings.NORM_TYPE != 2.0:
-        raise ConfigurationError(
-            f"Distillation clips the gradient's whole 2-norm; set SOLVER.CLIP_GRADIENTS.CLIP_TYPE to 'norm' and "
-            f"NORM_TYPE to 2.0 (got {settings.CLIP_TYPE!r}, {settings.NORM_TYPE})."
-        )
-    return settings.CLIP_VALUE

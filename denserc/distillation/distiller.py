@@ -193,5 +193,5 @@ class Distiller(nn.Module):
 
 
 def normalized(images: torch.Tensor, pixels: PixelStatistics) -> torch.Tensor:
-    """uint8 0..255 -> float32, normalised as a tower wants it."""
+    """uint8 0..255 -> float32, normalized as a tower wants it."""
     return pixels.normalize(images.float() / 255)

@@ -3,6 +3,7 @@
 import functools
 import logging
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,15 @@ from detectron2.utils.events import CommonMetricPrinter, EventStorage, JSONWrite
 
 from .. import __version__
 from ..construction import DenseModel, build_dense_model, load_checkpoint
-from ..engine import ProgressBar, resolve_device
+from ..engine import CheckpointWriter, ProgressBar, SeedEachStep, resolve_device
+from ..engine.config import refuse_ignored
+from ..engine.sharding import sharded_root
 from ..structures import CheckpointError, ConfigurationError
 from .build import build_trainer
+from .config import IGNORED
 from .export import PRODUCT_NAME, export
 from .target_cache import TargetMemory
-from .trainer import StateWriter, latest_state, read_state
+from .trainer import STATE_PREFIX, StudentCheckpointer, latest_state, read_state
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ def run(
     Raises:
         ConfigurationError, DataError, CheckpointError: see their messages.
     """
+    refuse_ignored(cfg, IGNORED)
     device = resolve_device(cfg.MODEL.DEVICE)
     evaluate = functools.partial(_evaluate, cfg, evaluator_factory, device)
     if eval_only:
@@ -66,7 +71,7 @@ def run(
 
     state_path = latest_state(cfg.OUTPUT_DIR) if resume else None
     content = read_state(state_path) if state_path else None
-    seed = content["seed"] if content else cfg.SEED
+    seed = content["trainer"]["seed"] if content else cfg.SEED
     if seed < 0:
         seed = comm.shared_random_seed() % 2**31
         logger.info(f"SEED is {cfg.SEED}; drew {seed}. It stands in the resume states and in the product.")
@@ -79,17 +84,20 @@ def run(
         model,
         device=device,
         seed=seed,
-        images_drawn=content["images_drawn"] if content else 0,
+        images_drawn=content["trainer"]["images_drawn"] if content else 0,
         memory=memory,
     )
-    start = trainer.load(content) if content else 0
+    checkpointer = StudentCheckpointer(trainer, cfg.OUTPUT_DIR)
+    start = checkpointer.resume(content, state_path) if content else 0
     if content:
         logger.info(f"Resumed after {start} steps from {state_path}.")
+    del content
 
-    def trained() -> DenseModel:
-        return replace(model, encoder=trainer.product_encoder)
+    def evaluate_trained() -> dict:
+        with trainer.evaluated_encoder() as encoder:
+            return evaluate(replace(model, encoder=encoder))
 
-    trainer.register_hooks(_hooks(cfg, (lambda: evaluate(trained())) if evaluator_factory else None))
+    trainer.register_hooks(_hooks(cfg, checkpointer, seed, evaluate_trained if evaluator_factory else None))
     # Even with nothing left to do this ends in the same product and results.
     trainer.train(start, cfg.SOLVER.MAX_ITER)
     trainer.monitor.report()
@@ -98,15 +106,17 @@ def run(
         name: value for name, (value, _) in trainer.storage.latest().items() if name.startswith(("loss_", "total_"))
     }
     results = {"distillation": {"steps": cfg.SOLVER.MAX_ITER, "images": trainer.images_drawn, **losses}}
-    product = model
+    product = None
+    encoder = trainer.product_encoder()
     if comm.is_main_process():
         notes = {"steps": cfg.SOLVER.MAX_ITER, "images": trainer.images_drawn, "seed": seed, **_origin(cfg)}
         alpha = cfg.DISTILL.EXPORT_BLEND
-        product = export(cfg.OUTPUT_DIR, trained(), trainer.distiller.teacher, alpha=alpha, notes=notes)
+        trained = replace(model, encoder=encoder)
+        product = export(cfg.OUTPUT_DIR, trained, trainer.distiller.teacher, alpha=alpha, notes=notes)
         logger.info(f"Wrote {Path(cfg.OUTPUT_DIR) / PRODUCT_NAME}.")
     comm.synchronize()
     if evaluator_factory is not None:
-        if not comm.is_main_process():
+        if product is None:
             product = load_checkpoint(Path(cfg.OUTPUT_DIR) / PRODUCT_NAME)
         scores = evaluate(product)
         if comm.is_main_process():
@@ -135,12 +145,13 @@ def _origin(cfg: CfgNode) -> dict:
     return {"versions": versions, "config": cfg.dump()}
 
 
-def _hooks(cfg: CfgNode, evaluate: Callable[[], dict] | None) -> list:
+def _hooks(cfg: CfgNode, checkpointer: StudentCheckpointer, seed: int, evaluate: Callable[[], dict] | None) -> list:
     settings = cfg.DISTILL
-    every = [hooks.IterationTimer()]
+    every = [hooks.IterationTimer(), SeedEachStep(seed)]
     if evaluate is not None and cfg.TEST.EVAL_PERIOD > 0:
         every.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate, eval_after_train=False))
-    every.append(StateWriter(folder=cfg.OUTPUT_DIR, period=cfg.SOLVER.CHECKPOINT_PERIOD, keep=settings.KEEP_STATES))
+    period = cfg.SOLVER.CHECKPOINT_PERIOD
+    every.append(CheckpointWriter(checkpointer, period=period, keep=settings.KEEP_STATES, prefix=STATE_PREFIX))
     if comm.is_main_process():
         folder = Path(cfg.OUTPUT_DIR)
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +161,7 @@ def _hooks(cfg: CfgNode, evaluate: Callable[[], dict] | None) -> list:
             TensorboardXWriter(str(folder)),
         ]
         every.append(hooks.PeriodicWriter(writers, period=settings.LOG_PERIOD))
-        if settings.PROGRESS_BAR:
+        if sys.stderr.isatty():
             every.append(ProgressBar("distil"))
     return every
 
@@ -158,7 +169,9 @@ def _hooks(cfg: CfgNode, evaluate: Callable[[], dict] | None) -> list:
 def _evaluate(cfg: CfgNode, factory: Evaluator, device: torch.device, model: DenseModel) -> dict:
     """The evaluator's results; the model's mode is put back afterwards, the generators' state too."""
     modes = model.encoder.training, model.text.training
-    model.encoder.to(device).eval()
+    if sharded_root(model.encoder) is None:  # FSDP2 takes gathered weights away in `to`; they are on the device anyway
+        model.encoder.to(device)
+    model.encoder.eval()
     model.text.to(device).eval()
     with torch.random.fork_rng(enabled=True), torch.no_grad():
         results = factory(cfg, model)

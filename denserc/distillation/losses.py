@@ -9,7 +9,8 @@ from enum import Enum
 
 import torch
 import torch.nn.functional as F
-from torchvision.ops import roi_align
+
+from ..structures.boxes import pool_cells
 
 
 class PooledMap(Enum):
@@ -35,7 +36,7 @@ class CoherenceFeatures(Enum):
 
 
 def pool_regions(dense: torch.Tensor, boxes: Sequence[torch.Tensor], pooled_map: PooledMap) -> torch.Tensor:
-    """RoIAlign to 1 x 1 (aligned, adaptive sampling) of normalised boxes.
+    """Average the dense features in each box.
 
     Args:
         dense: (B, E, h, w).
@@ -43,13 +44,13 @@ def pool_regions(dense: torch.Tensor, boxes: Sequence[torch.Tensor], pooled_map:
         pooled_map: whether tokens are unit vectors before they are pooled.
 
     Returns:
-        (R, E), image by image; not normalised.
+        (R, E), image by image; not normalized.
     """
     h, w = dense.shape[-2:]
     if pooled_map is PooledMap.NORMALIZED:
         dense = F.normalize(dense, dim=1)
     cells = [(box * box.new_tensor([w, h, w, h])).to(dense.dtype) for box in boxes]
-    return roi_align(dense, cells, output_size=(1, 1), spatial_scale=1.0, sampling_ratio=-1, aligned=True)[..., 0, 0]
+    return pool_cells(dense, cells)
 
 
 def semantics_loss(
@@ -82,8 +83,8 @@ def coherence_loss(
     ||X X' - Y Y'||_F^2 = ||X' X||_F^2 + ||Y' Y||_F^2 - 2 ||X' Y||_F^2, and alike for its rows.
 
     Args:
-        student: (B, N, E), not normalised.
-        target: (B, N, C), not normalised, without gradient.
+        student: (B, N, E), not normalized.
+        target: (B, N, C), not normalized, without gradient.
         reading: of Eq. 20.
         mask: (B, N) bool, the tokens that count (N is then their number); None counts all, as the originals do.
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..construction import DenseEncoder
-from ..engine import Sharding, build_sharded, fused_update
+from ..engine import fused_update
 from ..structures import ConfigurationError
 
 
@@ -19,13 +19,6 @@ class Trainable(Enum):
     BLOCKS = "blocks"  # its transformer blocks alone: CLIPSelf and DeCLIP keep embeddings, norm and head
 
 
-class ExportedWeights(Enum):
-    """What is exported and evaluated where a moving average is kept."""
-
-    AVERAGE = "average"
-    STUDENT = "student"
-
-
 _BLOCK = re.compile(r"(^|\.)(blocks|resblocks)\.\d+\.")
 
 
@@ -33,7 +26,7 @@ def set_trainable(student: DenseEncoder, trainable: Trainable) -> None:
     """Switches gradients on and off in the student.
 
     Parameters that the construction does not use stay switched on: they get no gradient, and an
-    optimiser leaves a parameter without gradient untouched, decay included.
+    optimizer leaves a parameter without gradient untouched, decay included.
     """
     student.requires_grad_(True)
     if trainable is Trainable.BLOCKS:
@@ -57,13 +50,11 @@ def build_optimizer(
     betas: tuple[float, float],
     eps: float,
     gate_rate: float = 1.0,
-    sharding: Sharding = Sharding.NONE,
 ) -> torch.optim.Optimizer:
     """AdamW, fused where PyTorch has it; vectors and scalars (norms, biases, the temperature) do not decay.
 
     Every group has a "rate_factor", by which a schedule multiplies its learning rate: `gate_rate` for the gates (they
-    start at zero and short trainings hardly move them), 1 for the rest. `sharding` changes where the moments are kept,
-    and nothing else.
+    start at zero and short trainings hardly move them), 1 for the rest.
     """
     if gate_rate <= 0:
         raise ConfigurationError(f"DISTILL.GATE_RATE is a multiple of the tower's rate, above 0; got {gate_rate}.")
@@ -77,7 +68,7 @@ def build_optimizer(
     ]
     fused = fused_update(p for _, p in named)
     groups = [g for g in groups if g["params"]]
-    return build_sharded(torch.optim.AdamW, groups, sharding, lr=lr, betas=betas, eps=eps, fused=fused)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
 
 
 def learning_rate(step: int, *, base: float, warmup: int, total: int) -> float:

@@ -1,95 +1,98 @@
-"""The training loop: a stateless schedule and an exact resume around the shared step.
+"""The distillation's training step, and the checkpoints that it resumes from.
 
-Everything that decides a step follows from the weights, their moving average, the optimiser, the gradient
-scale, the generators' state and the number of images drawn; all are in the resume state.
+Everything that decides a step follows from the weights, their moving average, the optimizer, the gradient scale, the
+seed, the step and the number of images drawn. All are in the checkpoint.
 """
 
-import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from pathlib import Path
 
 import torch
-from detectron2.engine import HookBase
 from detectron2.utils import comm
-from torch.optim.swa_utils import AveragedModel
 
 from ..construction import DenseEncoder
-from ..engine import StepTrainer, load_whole_state, whole_state
-from ..structures import CheckpointError, weights_digest, write_atomically
+from ..engine import StepTrainer, TrainingCheckpointer
+from ..engine.sharding import gathered, place, sharded_root, whole_weights
+from ..structures import CheckpointError, weights_digest
 from .data.batch import DistillationBatch
 from .data.dataset import UnreadableMonitor
 from .data.views import RawBatch
 from .distiller import Distiller
-from .optim import ExportedWeights
 
-logger = logging.getLogger(__name__)
-
-
-_NAME = re.compile(r"state_(\d{8})\.pt")
-_VERSION = 2
-
-
-def rng_state() -> dict:
-    """The state of this process's random number generators."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_rng_state(state: dict) -> None:
-    """Undoes whatever was drawn since `rng_state`."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-
-
-def write_state(folder: str | Path, step: int, content: dict, keep: int = 1) -> Path:
-    """Writes `state_<step>.pt` whole or not at all, then removes all but the newest `keep` and what a process
-    that was killed in the middle of writing left behind."""
-    folder = Path(folder)
-    path = write_atomically(folder / f"state_{step:08d}.pt", {"version": _VERSION, "step": step, **content})
-    for old in [*_states(folder)[: -max(1, keep)], *folder.glob("state_*.partial")]:
-        old.unlink()
-    return path
+STATE_PREFIX = "state"
+_OLD_NAME = re.compile(r"state_\d{8}\.pt")
+_OLD_VERSION = 2
 
 
 def latest_state(folder: str | Path) -> Path | None:
-    """The newest resume state of a folder."""
-    states = _states(Path(folder))
-    return states[-1] if states else None
+    """The newest checkpoint of a folder; of those that version 0.1 wrote only where there is no other."""
+    folder = Path(folder)
+    named = folder / "last_checkpoint"
+    if named.is_file():
+        return folder / named.read_text(encoding="utf-8").strip()
+    old = sorted(path for path in folder.glob("state_*.pt") if _OLD_NAME.fullmatch(path.name))
+    return old[-1] if old else None
 
 
 def read_state(path: str | Path) -> dict:
-    """The content of a resume state, on the CPU.
+    """The content of a checkpoint, on the CPU; a file of version 0.1 in the present form.
 
     Raises:
-        CheckpointError: not such a file, or of another version.
+        CheckpointError: It cannot be read, or is not a checkpoint of a distillation.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a resume state: {error}") from error
-    if not isinstance(content, dict) or content.get("version") != _VERSION:
-        raise CheckpointError(f"{path} is not a resume state of version {_VERSION}. Start anew without --resume.")
+    except Exception as error:  # pickle refuses unknown classes with errors of many types
+        raise CheckpointError(f"{path} cannot be read as a checkpoint of a distillation: {error}") from error
+    if isinstance(content, dict) and content.get("version") == _OLD_VERSION:
+        return _from_version_0_1(content)
+    if not isinstance(content, dict) or "teacher" not in content.get("trainer", {}):
+        raise CheckpointError(
+            f"{path} is not a checkpoint of a distillation: the entries 'model' and 'trainer' were expected. Give the "
+            "OUTPUT_DIR of a distillation, or start anew without --resume."
+        )
     return content
 
 
-def _states(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+def _from_version_0_1(old: dict) -> dict:
+    """Generators' states are not needed any more; parameters in the average have "/" for "." now."""
+    kept = ("optimizer", "scaler", "skipped_steps", "seed", "images_drawn", "teacher", "unreadable")
+    iteration = old["step"] - 1
+    content = {
+        "model": old["student"],
+        "iteration": iteration,
+        "trainer": {"iteration": iteration, **{key: old[key] for key in kept}},
+    }
+    if old["average"] is not None:
+        trained = {name.replace(".", "/"): value for name, value in old["student"].items()}
+        content["average"] = {
+            "average": {_renamed_in_average(name): value for name, value in old["average"].items()},
+            "trained": trained,
+        }
+    return content
+
+
+def _renamed_in_average(name: str) -> str:
+    prefix, dot, rest = name.partition(".")
+    return prefix + dot + rest.replace(".", "/")
+
+
+def _of_names(average: dict, names: set[str]) -> dict:
+    """An average's state without weights that training does not change, which files of version 0.1 have too."""
+    own = names | {f"module.{name}" for name in names} | {"n_averaged"}
+    return {part: {name: v for name, v in values.items() if name in own} for part, values in average.items()}
 
 
 class DistillationTrainer(StepTrainer):
-    """Distils; see StepTrainer for what is not named here.
+    """Distills; see StepTrainer for other arguments.
 
     Args:
         schedule: step -> learning rate.
-        monitor: is told of unreadable images, once a step.
-        average: of the student's weights, updated after each step; None = no average.
-        exported: what `product_encoder` is where there is an average.
+        monitor: Counts unreadable images; told of them once per step.
+        unsharded: Copy of the student that can hold its whole weights, where processes share them.
     """
 
     def __init__(
@@ -97,16 +100,14 @@ class DistillationTrainer(StepTrainer):
         *,
         schedule: Callable[[int], float],
         monitor: UnreadableMonitor,
-        average: AveragedModel | None = None,
-        exported: ExportedWeights = ExportedWeights.AVERAGE,
+        unsharded: DenseEncoder | None = None,
         **options,
     ):
-        advice = "A lower SOLVER.BASE_LR, SOLVER.CLIP_GRADIENTS or DISTILL.PRECISION bf16 or fp32 may help;"
+        advice = "A lower SOLVER.BASE_LR, SOLVER.CLIP_GRADIENTS or SOLVER.AMP (bf16 or none) may help;"
         super().__init__(advice=advice, **options)
         self.schedule = schedule
         self.monitor = monitor
-        self.average = average
-        self.exported = exported
+        self._unsharded = unsharded
         self._normalizer = 1.0
         self._teacher_digest = weights_digest(self.distiller.teacher)
 
@@ -116,11 +117,32 @@ class DistillationTrainer(StepTrainer):
         return self.module
 
     @property
-    def product_encoder(self) -> DenseEncoder:
-        """The encoder to evaluate and to export: the student, or the moving average of its weights."""
-        if self.average is not None and self.exported is ExportedWeights.AVERAGE:
-            return self.average.module
+    def learner(self) -> DenseEncoder:
+        """The student."""
         return self.distiller.student
+
+    @contextmanager
+    def evaluated_encoder(self) -> Iterator[DenseEncoder]:
+        """The student with the weights to evaluate, its own or their average; all processes enter and leave.
+
+        Inside, the weights are whole in every process.
+        """
+        with self._exported_weights(), gathered(self.learner):
+            yield self.learner
+
+    def product_encoder(self) -> DenseEncoder | None:
+        """A copy of the student with the weights to export, on the main process; all processes call it."""
+        with self._exported_weights():
+            if sharded_root(self.learner) is None:
+                return deepcopy(self.learner) if comm.is_main_process() else None
+            weights = whole_weights(self.learner)
+        if not comm.is_main_process():
+            return None
+        self._unsharded.load_state_dict(weights)
+        return self._unsharded
+
+    def _exported_weights(self) -> AbstractContextManager:
+        return nullcontext() if self.average is None else self.average.exported_weights()
 
     def prepare(self, batches: Sequence[DistillationBatch | RawBatch]) -> None:
         """Takes note of unreadable images, sets the rate and the divisor of the losses.
@@ -139,12 +161,7 @@ class DistillationTrainer(StepTrainer):
         """Of one batch, divided by the regions of the whole step."""
         return self.model(batch.views_on(self.device), self._normalizer)
 
-    def updated(self) -> None:
-        """The average follows."""
-        if self.average is not None:
-            self.average.update_parameters(self.distiller.student)
-
-    def keepsake(self, batch: DistillationBatch | RawBatch) -> tuple[dict, int]:
+    def snapshot(self, batch: DistillationBatch | RawBatch) -> tuple[dict, int]:
         """`DistillationBatch(**content)` is the batch again: images and crops as uint8, files by name."""
         made = batch.views_on(torch.device("cpu"))
         return dict(vars(made)), len(made.images)
@@ -157,77 +174,60 @@ class DistillationTrainer(StepTrainer):
             torch.distributed.all_reduce(count)
         return float(count) / (len(batches) * comm.get_world_size())
 
-    def save(self, folder: str, keep: int) -> None:
-        """Writes the resume state after the step in progress; all processes must call it."""
-        generators, optimizer = comm.gather(rng_state()), whole_state(self.optimizer)
-        if comm.is_main_process():
-            content = {
-                "student": self.distiller.student.state_dict(),
-                "optimizer": optimizer,
-                "scaler": self.scaler.state_dict(),  # empty without scaling
-                "skipped_steps": self.skipped_steps,
-                "average": None if self.average is None else self.average.state_dict(),
-                "generators": generators,
-                "seed": self.seed,
-                "images_drawn": self.images_drawn,
-                "teacher": self._teacher_digest,
-                "unreadable": dict(self.monitor.reasons),
-            }
-            write_state(folder, self.iter + 1, content, keep)
-        comm.synchronize()
+    def state_dict(self) -> dict:
+        """With what decides the draws, the teacher's digest and the unreadable images; all processes call it."""
+        return {
+            **super().state_dict(),
+            "seed": self.seed,
+            "images_drawn": self.images_drawn,
+            "teacher": self._teacher_digest,
+            "unreadable": dict(self.monitor.reasons),
+        }
 
-    def load(self, content: dict) -> int:
-        """Takes over a resume state; returns the number of steps already done.
-
-        The data must be built to start at `content["images_drawn"]` with `content["seed"]`.
+    def load_state_dict(self, state: dict) -> None:
+        """Take over a state; the data must be built to start at its "images_drawn" with its "seed".
 
         Raises:
-            CheckpointError: the state belongs to another teacher or construction.
+            CheckpointError: The state belongs to another teacher or construction.
         """
-        if content["teacher"] != self._teacher_digest:
+        if state["teacher"] != self._teacher_digest:
             raise CheckpointError(
                 "The resume state was written with another teacher. Use the encoder, weights and SEED of the first "
                 "start (random weights come back only with the same SEED), or start anew without --resume."
             )
-        if (content["average"] is None) != (self.average is None):
-            raise CheckpointError(
-                "The resume state was written "
-                + ("with" if self.average is None else "without")
-                + " a moving average; set DISTILL.EMA.DECAY as at the first start, or start anew without --resume."
-            )
         try:
-            self.distiller.student.load_state_dict(content["student"])
-            load_whole_state(self.optimizer, content["optimizer"])
-            if self.average is not None:
-                self.average.load_state_dict(content["average"])
-        except (RuntimeError, ValueError) as error:
+            super().load_state_dict(state)
+        except ValueError as error:
             raise CheckpointError(f"The resume state belongs to another student: {error}") from error
-        generators = content["generators"]
-        set_rng_state(generators[min(comm.get_rank(), len(generators) - 1)])
-        # A change of DISTILL.PRECISION is allowed: it may be the way out of overflows.
-        if content["scaler"] and self.scaler.is_enabled():
-            self.scaler.load_state_dict(content["scaler"])
-        self.skipped_steps = content["skipped_steps"]
-        self.images_drawn = content["images_drawn"]
-        self.monitor.reasons.update(content["unreadable"])
-        return content["step"]
+        self.images_drawn = state["images_drawn"]
+        self.monitor.reasons.update(state["unreadable"])
 
 
-class StateWriter(HookBase):
-    """Writes the resume state every `period` steps and after the last.
+class StudentCheckpointer(TrainingCheckpointer):
+    """Checkpoints of a distillation, which load exactly or not at all.
 
     Args:
-        folder: where to.
-        period: steps between two states.
-        keep: how many states stay.
+        trainer: Its student, state and average are saved.
+        save_dir: Folder of the checkpoints.
     """
 
-    def __init__(self, *, folder: str, period: int, keep: int = 1):
-        self.folder = folder
-        self.period = period
-        self.keep = keep
+    def __init__(self, trainer: DistillationTrainer, save_dir: str = ""):
+        average = {} if trainer.average is None else {"average": trainer.average}
+        super().__init__(trainer.learner, save_dir, trainer=trainer, **average)
 
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done == self.trainer.max_iter or (self.period > 0 and done % self.period == 0):
-            self.trainer.save(self.folder, self.keep)
+    def resume(self, content: dict, path: str | Path) -> int:
+        """Take over what `read_state` gave; returns the number of steps done.
+
+        Raises:
+            CheckpointError: It belongs to another teacher, student or construction, or differs in SOLVER.EMA.
+        """
+        self.require_same_average("average" in content, path)
+        trainer, average = self.checkpointables["trainer"], self.checkpointables.get("average")
+        trainer.load_state_dict(content["trainer"])  # first, because it checks the teacher
+        try:
+            self.model.load_state_dict(place(self.model, content["model"]))
+        except RuntimeError as error:
+            raise CheckpointError(f"The resume state belongs to another student: {error}") from error
+        if average is not None:
+            average.load_state_dict(_of_names(content["average"], average.names))
+        return trainer.iter + 1

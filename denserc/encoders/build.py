@@ -1,4 +1,4 @@
-"""Builds encoders by open_clip's names; the one place that knows which wrapper fits which tower."""
+"""Construction of encoders by open_clip's names; the one place that knows which wrapper fits which tower."""
 
 import logging
 import os
@@ -116,7 +116,7 @@ def wrap_open_clip(name: str, model: nn.Module) -> Clip:
 
 
 def _pixel_statistics(name: str, model: nn.Module) -> PixelStatistics:
-    """How the model wants its input normalised.
+    """Pixel statistics of the model.
 
     Without a tag open_clip answers CLIP's for every model, SigLIP included, so a name whose tags all agree has theirs.
     """

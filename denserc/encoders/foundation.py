@@ -1,4 +1,4 @@
-"""Frozen vision foundation models for L_coherence: by name, registered ones too, and a training-free stand-in."""
+"""Frozen vision foundation models for L_coherence: timm's DINO family, a training-free stand-in, and a registry."""
 
 import logging
 import os
@@ -118,7 +118,7 @@ _COLOUR_TEXTURE = re.compile(r"^colour_texture_p(\d+)$")
 class ColourTexture(FoundationModel):
     """Not a foundation model: colour and texture statistics per patch, no training, no weights.
 
-    It stands in for DINOv2 where no weights can be had. Per patch: mean and deviation of each
+    It replaces DINOv2 where no weights are available. Per patch: mean and deviation of each
     colour channel, and a magnitude-weighted histogram of gradient orientations. Each of these
     channels is standardised over the image, so that correlations tell similar patches from
     different ones, and colour is given the weight of all texture channels together. It sees no

@@ -1,4 +1,4 @@
-"""open_clip's text tower with its tokenizer."""
+"""open_clip's text tower, and its tokenizers: packaged ones, and those that are fetched at the first text."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ class Tokenizer(ABC):
 
 
 class PackagedTokenizer(Tokenizer):
-    """A tokenizer whose vocabulary is at hand; known by what it makes of a probe.
+    """Tokenizer whose vocabulary is available; known by its tokens of a probe.
 
     Args:
         tokenize: sentences -> (T, L) token ids.
@@ -125,7 +125,7 @@ class OpenClipText(TextTower):
         tokens = self._tokenizer(list(prompts))
         if not self._looks_back_alone:
             return self.text(tokens.to(device))
-        # Nothing before the end of a text sees what stands behind it: short prompts cost a quarter of 77 tokens.
+        # No token attends to later ones, so those after the text's end are left out: a quarter of 77 in short prompts.
         length = int(tokens.argmax(dim=1).max()) + 1
         mask = self.text.attn_mask[:length, :length]
         return functional_call(self.text, {"attn_mask": mask}, tokens[:, :length].to(device))

@@ -1,25 +1,26 @@
 """What both trainings share: the step, device, arithmetic, average, rate, processes, progress bar, files."""
 
-from .hooks import ProgressBar
+from .checkpoint import CheckpointWriter, TrainingCheckpointer
+from .hooks import ProgressBar, SeedEachStep
 from .runtime import Precision, any_process, arithmetic, free_bytes, fused_update, join_processes, resolve_device
-from .solver import RateScaling, Sharding, build_average, build_sharded, load_whole_state, scaled_rate, whole_state
+from .sharding import Sharding
+from .solver import RateScaling, scaled_rate
 from .trainer import StepTrainer
 
 __all__ = [
+    "CheckpointWriter",
     "Precision",
     "ProgressBar",
     "RateScaling",
+    "SeedEachStep",
     "Sharding",
     "StepTrainer",
+    "TrainingCheckpointer",
     "any_process",
     "arithmetic",
-    "build_average",
-    "build_sharded",
     "free_bytes",
     "fused_update",
     "join_processes",
-    "load_whole_state",
     "resolve_device",
     "scaled_rate",
-    "whole_state",
 ]

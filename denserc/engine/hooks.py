@@ -1,11 +1,14 @@
-"""A progress bar for Detectron2's trainers."""
+"""Hooks for Detectron2's trainers: randomness of a step, and a progress bar."""
 
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -53,3 +56,19 @@ class ProgressBar(HookBase):
     def after_train(self) -> None:
         self._bar.close()
         self._above.__exit__(None, None, None)
+
+
+class SeedEachStep(HookBase):
+    """Makes a step's randomness a function of (seed, step, process), so that there is no state to save.
+
+    Args:
+        seed: Seed of the run.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def before_step(self):
+        """Seed PyTorch's generators."""
+        draw = np.random.default_rng([self.seed, 2, self.trainer.iter, comm.get_rank()])
+        torch.manual_seed(int(draw.integers(2**62)))

@@ -1,4 +1,4 @@
-"""What several processes do together: one model, one decision."""
+"""Device, precision and processes of a run: shared by both trainings."""
 
 import logging
 from collections.abc import Iterable
@@ -60,7 +60,7 @@ class Precision(Enum):
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Of autocast; None: no autocast."""
+        """Autocast dtype; None: no autocast."""
         return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.value]
 
     def require_device(self, device: torch.device, key: str) -> None:
@@ -104,14 +104,23 @@ def join_processes(model: nn.Module, device: torch.device, *, find_unused: bool 
     """
     if comm.get_world_size() == 1:
         return model
-    if device.type == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
-        raise ConfigurationError(
-            f"The model has SyncBN layers, which need GPUs, and trains in {comm.get_world_size()} CPU processes. Set "
-            f"the NORM keys that say SyncBN (MODEL.FPN, .ROI_BOX_HEAD, .ROI_MASK_HEAD, .FVIT.UPSAMPLER_NORM, "
-            f".FVIT.RPN) to BN or GN, or take one process."
-        )
+    require_synchronizable(model, device)
     options = {"broadcast_buffers": False, "find_unused_parameters": find_unused}
     options["gradient_as_bucket_view"] = True  # what is sent is the gradient itself, not a second copy of all of it
     if device.type != "cuda":
         options["device_ids"] = None
     return create_ddp_model(model, **options)
+
+
+def require_synchronizable(model: nn.Module, device: torch.device) -> None:
+    """Refuse SyncBN in several CPU processes, which PyTorch has for GPUs only.
+
+    Raises:
+        ConfigurationError: The model has SyncBN layers; `device` is a CPU.
+    """
+    if device.type == "cpu" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+        raise ConfigurationError(
+            f"The model has SyncBN layers, which need GPUs, and trains in {comm.get_world_size()} CPU processes. Set "
+            f"the NORM keys that say SyncBN (MODEL.FPN, .ROI_BOX_HEAD, .ROI_MASK_HEAD, "
+            f".FVIT.RPN) to BN or GN, or take one process."
+        )

@@ -1,21 +1,19 @@
-"""The optimiser's state, kept by every process or shared between them; in a file it is whole either way."""
+"""Optimizer, learning rate, and the moving average of what is trained."""
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 from torch import nn
-from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..structures import CheckpointError, ConfigurationError, choose
 from .runtime import fused_update
+from .sharding import local_part, place, whole_weights
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +42,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
             key="SOLVER.REFERENCE_BATCH",
         ),
         betas=tuple(cfg.SOLVER.BETAS),
+        eps=cfg.SOLVER.EPS,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         fused=fused_update(learning),
     )
@@ -52,28 +51,45 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
 class TrainedAverage:
     """A moving average of what training changes in a model, beside it: parameters and running statistics.
 
-    The frozen towers, which are most of the model, are not copied.
+    The first update copies the model; each later one is decay * average + (1 - decay) * model. Frozen weights, which
+    are most of a detector, are not copied. Where processes share the weights, each averages its own part.
 
     Args:
-        model: on its device.
-        decay: in 0..1, without 0 and 1.
-        exported: which weights `exported_weights` puts into the model.
+        model: On its device, sharded already if it is to be.
+        decay: In 0..1, without 0 and 1.
+        exported: Which weights `exported_weights` puts into the model.
     """
 
     def __init__(self, model: nn.Module, *, decay: float, exported: ExportedWeights):
         self.decay = decay
         self.exported = exported
         self._live = _ChangingTensors(model)
-        self._average: AveragedModel = build_average(self._live, decay, key="SOLVER.EMA.DECAY", buffers=True)
+        update = get_ema_multi_avg_fn(decay)
+
+        def update_parts(averages: list[torch.Tensor], values: list[torch.Tensor], count: torch.Tensor) -> None:
+            update([local_part(one) for one in averages], [local_part(one) for one in values], count)
+
+        average = AveragedModel(self._live, multi_avg_fn=update_parts, use_buffers=True)
+        self._average: AveragedModel = average.requires_grad_(False)
+
+    @property
+    def updates(self) -> int:
+        """Number of updates so far."""
+        return int(self._average.n_averaged)
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the averaged tensors in a state's "trained"."""
+        return set(self._live.state_dict())
 
     def update(self) -> None:
-        """After a step."""
+        """Follow the model after a step."""
         self._average.update_parameters(self._live)
 
     @contextmanager
     def exported_weights(self) -> Iterator[None]:
-        """Inside, the model has the exported weights; afterwards those that it had before, to the bit."""
-        if self.exported is ExportedWeights.TRAINED or not self._average.n_averaged:
+        """Inside, the model has the exported weights; afterwards, bitwise, those that it had before."""
+        if self.exported is ExportedWeights.TRAINED or not self.updates:
             yield
             return
         before = {name: value.clone() for name, value in self._live.state_dict().items()}
@@ -84,17 +100,21 @@ class TrainedAverage:
             self._live.load_state_dict(before)
 
     def state_dict(self) -> dict:
-        """The average, and what training goes on from."""
-        trained = {name: value.clone() for name, value in self._live.state_dict().items()}
-        return {"average": self._average.state_dict(), "trained": trained}
+        """The average, and the weights that training continues from; whole, and all processes call it."""
+        trained = {name: value.clone() for name, value in whole_weights(self._live).items()}
+        return {"average": whole_weights(self._average), "trained": trained}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take both over; the model has then the weights that training goes on from."""
+        """Take both over; the model has then the weights that training continues from.
+
+        Raises:
+            CheckpointError: The state belongs to another model.
+        """
         try:
-            self._average.load_state_dict(state["average"])
-            self._live.load_state_dict(state["trained"])
+            self._average.load_state_dict(place(self._average, state["average"]))
+            self._live.load_state_dict(place(self._live, state["trained"]))
         except (KeyError, RuntimeError) as error:
-            raise CheckpointError(f"The checkpoint's moving average belongs to another detector: {error}") from error
+            raise CheckpointError(f"The checkpoint's moving average belongs to another model: {error}") from error
 
 
 class _ChangingTensors(nn.Module):
@@ -112,31 +132,16 @@ class _ChangingTensors(nn.Module):
 
 
 def build_trained_average(cfg: CfgNode, model: nn.Module) -> TrainedAverage | None:
-    """As SOLVER.EMA says; None for a decay of 0."""
-    exported = choose(ExportedWeights, cfg.SOLVER.EMA.EXPORT, "SOLVER.EMA.EXPORT")
-    if cfg.SOLVER.EMA.DECAY == 0:
-        return None
-    return TrainedAverage(model, decay=cfg.SOLVER.EMA.DECAY, exported=exported)
+    """The average of SOLVER.EMA; None for a decay of 0.
 
-
-def build_average(
-    module: nn.Module, decay: float, *, key: str = "the decay of an average", buffers: bool = False
-) -> AveragedModel | None:
-    """An exponential moving average of a module's weights, or None for a decay of 0.
-
-    The first update copies the module; each later one is decay * average + (1 - decay) * module.
-
-    Args:
-        module: what is averaged; the average is a copy of it.
-        decay: in 0..1, without 1.
-        key: of the decay in the configuration, for the message.
-        buffers: average them like the weights, not copy them; they must then be floating point.
+    Raises:
+        ConfigurationError: DECAY is not in 0..1, or EXPORT is unknown.
     """
-    if not 0 <= decay < 1:
-        raise ConfigurationError(f"{key} must be in 0..1, without 1 (0 = no average); got {decay}.")
-    if decay == 0:
-        return None
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=buffers).requires_grad_(False)
+    settings = cfg.SOLVER.EMA
+    exported = choose(ExportedWeights, settings.EXPORT, "SOLVER.EMA.EXPORT")
+    if not 0 <= settings.DECAY < 1:
+        raise ConfigurationError(f"SOLVER.EMA.DECAY must be in 0..1, without 1 (0 = no average); got {settings.DECAY}.")
+    return None if settings.DECAY == 0 else TrainedAverage(model, decay=settings.DECAY, exported=exported)
 
 
 class RateScaling(Enum):
@@ -168,68 +173,3 @@ def scaled_rate(
             f"Peak learning rate {rate:.4g}: {base:g} at a batch of {reference}, {rule.value} rule, now {batch}."
         )
     return rate
-
-
-class Sharding(Enum):
-    """What the processes share between them."""
-
-    NONE = "none"  # nothing: every process has the whole optimiser
-    ZERO1 = "zero1"  # the optimiser's state (ZeRO, stage 1): each steps its part of the weights and hands them round
-
-
-def build_sharded(make: Callable[..., Optimizer], groups: list[dict], sharding: Sharding, **defaults) -> Optimizer:
-    """The optimiser `make(groups, **defaults)`, its state shared as `sharding` says; whole in a single process.
-
-    Whole gradients stay with every process, so that clipping and a gradient scaler see what they see without sharding.
-
-    Args:
-        make: the optimiser's class.
-        groups: parameter groups, all of one dtype and device.
-    """
-    if sharding is Sharding.NONE or comm.get_world_size() == 1:
-        return make(groups, **defaults)
-    return ZeroRedundancyOptimizer(groups, optimizer_class=make, **defaults)
-
-
-def whole_state(optimizer: Optimizer) -> dict:
-    """What the unshared optimiser's `state_dict` is, on the main process; nothing useful on the others. All call it."""
-    if not isinstance(optimizer, ZeroRedundancyOptimizer):
-        return optimizer.state_dict()
-    # Not its own consolidate_state_dict, which sends every part through every process's GPU and keeps the whole.
-    index = {parameter: i for i, parameter in enumerate(_parameters(optimizer))}
-    mine = {index[p]: {name: value.cpu() for name, value in s.items()} for p, s in optimizer.optim.state.items()}
-    parts = comm.gather(mine)
-    states = {i: state for part in parts for i, state in part.items()}
-    return {**Optimizer.state_dict(optimizer), "state": dict(sorted(states.items()))}
-
-
-def load_whole_state(optimizer: Optimizer, state: dict) -> None:
-    """Takes over a `whole_state`, whatever number of processes wrote it, shared or not.
-
-    Raises:
-        ValueError: the state has other groups.
-    """
-    if not isinstance(optimizer, ZeroRedundancyOptimizer):
-        optimizer.load_state_dict(state)
-        return
-    # Not its own load_state_dict, which moves the number of steps to the CPU, where a fused update on a GPU fails.
-    groups, saved = optimizer.param_groups, state["param_groups"]
-    if [len(g["params"]) for g in groups] != [len(g["params"]) for g in saved]:
-        raise ValueError("the optimiser's groups of parameters have other lengths")
-    index = {parameter: i for i, parameter in enumerate(_parameters(optimizer))}
-    own = optimizer.optim
-    for group, values in zip(groups, saved, strict=True):
-        group.update({key: value for key, value in values.items() if key != "params"})
-    places = [index[parameter] for parameter in _parameters(own)]
-    packed = [group["params"] for group in own.state_dict()["param_groups"]]
-    own.load_state_dict(
-        {
-            "state": {i: state["state"][place] for i, place in enumerate(places) if place in state["state"]},
-            "param_groups": [{**values, "params": mine} for values, mine in zip(saved, packed, strict=True)],
-        }
-    )
-
-
-def _parameters(optimizer: Optimizer) -> list[torch.Tensor]:
-    """In the order in which a state dict counts them."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -10,11 +10,41 @@ from torch.utils.data import Dataset, Sampler
 from ..structures import DataError
 
 
-class TrainingStream(Dataset):
-    """An endless stream of mapped records: item p is the p-th sample of the training.
+class PositionStream(Dataset):
+    """An endless stream over records: position p is the p-th draw of the training, over all processes.
 
-    Every round over the records has its own permutation, and every item its own seed. An item therefore depends only
-    on (seed, p): not on the number of workers, nor on where a run was interrupted.
+    Every round over the records has its own order. A subclass makes an item from (seed, position), so that it depends
+    neither on the number of workers or processes nor on where a run was interrupted.
+
+    Args:
+        records: Records of the training sets.
+        seed: Seed of the order and of what an item draws.
+
+    Raises:
+        DataError: `records` is empty.
+    """
+
+    def __init__(self, records: Sequence[Any], *, seed: int):
+        if not records:
+            raise DataError("The training sets contain no image to learn from.")
+        self.records = records
+        self.seed = seed
+        self._round = (-1, ())  # number and order of the last round that an item was taken from
+
+    def order(self, round_: int) -> Sequence[int]:
+        """Indices of all records in the order of a round."""
+        return np.random.default_rng([self.seed, round_]).permutation(len(self.records))
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(round, index of the record) of a position."""
+        round_, offset = divmod(position, len(self.records))
+        if self._round[0] != round_:
+            self._round = (round_, self.order(round_))
+        return round_, self._round[1][offset]
+
+
+class TrainingStream(PositionStream):
+    """A stream of mapped records.
 
     With fixed views a record's item is one of `views` that depend only on (seed, record, number of the view); they
     alternate from round to round.
@@ -24,27 +54,20 @@ class TrainingStream(Dataset):
         mapper: Maps a record to an item. It draws from NumPy's global generator.
         seed: Seed of order and augmentation.
         views: Number of fixed views of a record; 0 draws every item anew.
-
-    Raises:
-        DataError: `records` is empty.
     """
 
     def __init__(self, records: Sequence[Any], mapper: Callable[[Any], Any], *, seed: int, views: int = 0):
-        if not records:
-            raise DataError("The training sets contain no image with an annotation to learn from.")
-        self.records = records
+        super().__init__(records, seed=seed)
         self.mapper = mapper
-        self.seed = seed
         self.views = views
 
     def __getitem__(self, position: int) -> Any:
-        round_, offset = divmod(position, len(self.records))
-        order = np.random.default_rng([self.seed, round_]).permutation(len(self.records))
-        draw = [self.seed, 3, order[offset], round_ % self.views] if self.views else [self.seed, 1, position]
+        round_, index = self.locate(position)
+        draw = [self.seed, 3, index, round_ % self.views] if self.views else [self.seed, 1, position]
         before = np.random.get_state()
         np.random.seed(np.random.default_rng(draw).integers(2**32))
         try:
-            return self.mapper(self.records[order[offset]])
+            return self.mapper(self.records[index])
         finally:
             np.random.set_state(before)
 

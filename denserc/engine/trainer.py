@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import SimpleTrainer, TrainerBase
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..structures.files import write_atomically
 from .runtime import any_process
+from .sharding import load_optimizer, sharded_root, whole_optimizer, whole_tensor
+from .solver import TrainedAverage
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ def save_failed_step(
 
 
 class StepTrainer(SimpleTrainer):
-    """One optimiser step from one or more batches.
+    """One optimizer step from one or more batches.
 
     A step's gradient is the mean of its batches' over accumulation and processes. A subclass says what a batch's
     losses are, and what to keep of a batch that went wrong.
@@ -82,6 +84,7 @@ class StepTrainer(SimpleTrainer):
         images_drawn: images used so far, over all processes.
         images_per_step: over all processes and accumulated batches.
         scaler: of the gradients, for fp16; None = no scaling.
+        average: moving average of the trained weights, updated after each step that was not skipped; None = no average.
         failures: folder for the batches of a step that is not finite.
         advice: what may help against such a step, for the message.
     """
@@ -99,6 +102,7 @@ class StepTrainer(SimpleTrainer):
         images_drawn: int = 0,
         images_per_step: int,
         scaler: torch.amp.GradScaler | None = None,
+        average: TrainedAverage | None = None,
         failures: str | Path = ".",
         advice: str = "",
     ):
@@ -110,14 +114,21 @@ class StepTrainer(SimpleTrainer):
         self.images_drawn = images_drawn
         self.images_per_step = images_per_step
         self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+        self.average = average
         self.skipped_steps = 0
         self.failures = failures
         self.advice = advice
+        self._sharded = sharded_root(model)
 
     @property
     def module(self) -> nn.Module:
         """The model inside the wrapper for several processes."""
         return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+
+    @property
+    def learner(self) -> nn.Module:
+        """The module whose parameters the optimizer updates: the model, or a part of it."""
+        return self.module
 
     def prepare(self, batches: Sequence[Any]) -> None:
         """Before the first forward of a step; all processes call it."""
@@ -126,11 +137,8 @@ class StepTrainer(SimpleTrainer):
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
         """The losses of one batch; their sum is what is minimised."""
 
-    def updated(self) -> None:
-        """After the weights changed; not after a skipped step."""
-
     @abstractmethod
-    def keepsake(self, batch: Any) -> tuple[dict | list, int]:
+    def snapshot(self, batch: Any) -> tuple[dict | list, int]:
         """What a file keeps of a batch, plain containers and tensors, and its number of images."""
 
     def run_step(self) -> None:
@@ -165,11 +173,11 @@ class StepTrainer(SimpleTrainer):
         self.images_drawn += self.images_per_step
 
     def _update_weights(self, batches: Sequence[Any], losses: Sequence[dict[str, float]]) -> None:
-        """One step of the optimiser, unless the scaled gradient overflowed."""
+        """One step of the optimizer, unless the scaled gradient overflowed."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.scaler.unscale_(self.optimizer)
         # The processes have the same gradient, so they decide alike.
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = whole_tensor(nn.utils.get_total_norm([p.grad for p in parameters]))
         scale = self.scaler.get_scale()
         if math.isfinite(norm):
             self.storage.put_scalar("grad_norm", float(norm))
@@ -185,8 +193,8 @@ class StepTrainer(SimpleTrainer):
                 f"Step {self.iter + 1} skipped ({self.skipped_steps} so far): its float16 gradient overflowed at the "
                 f"scale {scale:g}."
             )
-        else:
-            self.updated()
+        elif self.average is not None:
+            self.average.update()
         if self.scaler.is_enabled():
             self.storage.put_scalars(loss_scale=scale, skipped_steps=self.skipped_steps, smoothing_hint=False)
 
@@ -198,7 +206,7 @@ class StepTrainer(SimpleTrainer):
             raise FloatingPointError(
                 f"Step {step}: the loss of another process is not finite. It saved its batch in {self.failures}."
             )
-        kept = [self.keepsake(batch) for batch in batches]
+        saved = [self.snapshot(batch) for batch in batches]
         path = save_failed_step(
             self.failures,
             step=step,
@@ -206,8 +214,8 @@ class StepTrainer(SimpleTrainer):
             world_size=comm.get_world_size(),
             seed=self.seed,
             images_drawn=self.images_drawn,
-            batches=[content for content, _ in kept],
-            sizes=[size for _, size in kept],
+            batches=[content for content, _ in saved],
+            sizes=[size for _, size in saved],
             losses=losses,
         )
         raise FloatingPointError(
@@ -216,7 +224,30 @@ class StepTrainer(SimpleTrainer):
             f"--resume continues from the last state."
         )
 
+    def state_dict(self) -> dict:
+        """Detectron2's entries, gradient scale and skipped steps; whole on the main process. All processes call it."""
+        return {
+            **super().state_dict(),
+            "optimizer": whole_optimizer(self.learner, self.optimizer),
+            "scaler": self.scaler.state_dict(),  # empty without fp16
+            "skipped_steps": self.skipped_steps,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take over a state. Another precision than before is allowed: it may be the way out of overflows.
+
+        Raises:
+            ValueError: The state has other groups of parameters.
+        """
+        TrainerBase.load_state_dict(self, state)  # without SimpleTrainer's own loading of the optimizer
+        load_optimizer(self.learner, self.optimizer, state["optimizer"])
+        if state.get("scaler") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        self.skipped_steps = state.get("skipped_steps", 0)
+
     def _gradients_stay_local(self, more_to_come: bool):
+        if self._sharded is not None:
+            self._sharded.set_requires_gradient_sync(not more_to_come)
         if more_to_come and isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return nullcontext()

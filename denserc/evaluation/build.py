@@ -1,7 +1,8 @@
-"""Which evaluators a registered data set wants."""
+"""Evaluators of registered data sets, and the evaluation of a dense model by a config."""
 
 import dataclasses
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -77,48 +78,44 @@ def evaluate_dense_model(cfg: CfgNode, model) -> dict[str, dict[str, float]]:
     names carry the step, "region_classification_step0000500_..", so that no evaluation replaces another.
 
     Args:
-        cfg: Detectron2's keys and DISTILL.
+        cfg: See evaluation/config.py.
         model: with `encoder` (a DenseEncoder) and `text` (its text tower).
 
     Returns:
         {"region_classification": metrics}; with several sets, "<set>/region_classification" for each.
     """
-    settings, results = cfg.DISTILL, {}
-    options = settings.EVALUATION
+    options, results = cfg.TEST.REGIONS, {}
+    templates = cfg.MODEL.VOCABULARY.TEMPLATES
     tower = model.encoder.tower
     stem = f"{TASK}_step{get_event_storage().iter + 1:07d}" if has_event_storage() else TASK
     for name in cfg.DATASETS.TEST:
         entries = DatasetCatalog.get(name)
         report = measure_regions(
             model.encoder,
-            embed_names(model.text, entries.classes, template_set(options.TEMPLATES)),
+            embed_names(model.text, entries.classes, template_set(templates)),
             entries,
             names=entries.classes,
-            input_size=settings.STUDENT_SIZE,
-            normalise=settings.SEMANTICS.POOLED_MAP == "normalized",
+            input_size=cfg.TEST.INPUT_SIZE or cfg.INPUT.SIZE,
+            normalize=cfg.MODEL.ENCODER.POOLED_MAP == "normalized",
             crop_encoder=tower.encode_image if options.CROPS else None,
-            crop_size=settings.CROP_SIZE or tower.native_size,
+            crop_size=tower.native_size,
             thing_crop_scale=options.THING_CROP_SCALE,
-            batch_size=options.BATCH_SIZE,
+            batch_size=cfg.TEST.IMS_PER_PROCESS,
             device=next(tower.parameters()).device,
-            progress=settings.PROGRESS_BAR,
+            progress=sys.stderr.isatty(),
             fingerprint=model.text.fingerprint(),
         )
         if report is None:
             continue
-        report = dataclasses.replace(
-            report, protocol={"data_set": name, "templates": options.TEMPLATES, **report.protocol}
-        )
+        report = dataclasses.replace(report, protocol={"data_set": name, "templates": templates, **report.protocol})
         logger.info(report.summary())
-        if options.CLASS_TABLE:
-            logger.info(f"Region classification by class:\n{report.class_table()}")
         report.write(Path(cfg.OUTPUT_DIR) / "inference" / name, stem)
         results[TASK if len(cfg.DATASETS.TEST) == 1 else f"{name}/{TASK}"] = report.metrics
     return results
 
 
 def detection_evaluators(cfg: CfgNode) -> Callable[[str, str], DatasetEvaluator]:
-    """What the detector's engine asks for: (registered set, output folder) -> its evaluator, by TEST's keys.
+    """Build the factory (registered set, output folder) -> evaluator of the detector's engine, by TEST's keys.
 
     Raises:
         ConfigurationError: the recall of proposals is asked of a resumed evaluation, which has not kept them.

@@ -1,4 +1,4 @@
-"""Train the miniature CLIP on captioned crops of freshly drawn scenes: `python -m denserc.miniature.train_clip`.
+"""Train the miniature CLIP on captioned crops of freshly drawn scenes (`denserc lab train-clip`).
 
 Two losses: open_clip's contrastive loss between crops and captions, and a word contrast, in which a crop with one
 clear subject is nearer to the subject's texture, colour and shape word than to the other words of that kind. (A batch
@@ -8,8 +8,6 @@ texture, colour and shape, as the web shows a CLIP more than any detection set l
 transfer domain's look. Every step draws some new scenes, which replace the oldest.
 """
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -27,6 +25,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..encoders.miniature import create_miniature
+from ..structures.files import atomic_path, write_json
 from .captions import word_captions
 from .crops import View, captioned_crop
 from .scenes import MAX_THINGS, compose_scene
@@ -170,11 +169,10 @@ def _optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """All weights as float16 safetensors, replacing the file in one move."""
+    """Write all weights as float16 safetensors, atomically."""
     state = {key: value.detach().to(torch.float16).contiguous() for key, value in model.state_dict().items()}
-    part = path.with_suffix(".part")
-    save_file(state, part)
-    part.replace(path)
+    with atomic_path(path) as partial:
+        save_file(state, partial)
 
 
 def train_clip(
@@ -244,26 +242,6 @@ def train_clip(
             metrics["zero_shot"].append({"step": step + 1, **scores})
             metrics["seconds"] = round(time.monotonic() - start, 1)
             save_weights(model, out / "miniature_clip.safetensors")
-            (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+            write_json(out / "metrics.json", metrics, indent=1)
             tqdm.write(f"step {step + 1}: zero-shot {scores}, {metrics['seconds']:.0f} s")
     return metrics
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("output/miniature_clip"), help="folder of weights and metrics")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--batch", type=int, default=Recipe.batch)
-    parser.add_argument("--rate", type=float, default=Recipe.rate, help="peak rate of AdamW")
-    parser.add_argument("--evaluate-every", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--threads", type=int, default=2, help="threads of the training")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    recipe = Recipe(steps=args.steps, batch=args.batch, rate=args.rate, seed=args.seed)
-    train_clip(args.out, recipe, evaluate_every=args.evaluate_every)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Write the miniature data sets: `python -m denserc.miniature.write_world --root datasets/miniature --seed 0`.
+"""Write the miniature data sets (`denserc dataset miniature`).
 
 Formats and folders are those of the real sets, so that the real loaders read them:
 
@@ -11,7 +11,6 @@ Formats and folders are those of the real sets, so that the real loaders read th
     transfer/val2017/*.jpg, transfer/annotations/instances_val2017.json   the other look and its names
 """
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from ..data.datasets.splits import write_lvis_norare, write_ov_coco_splits
 from ..structures import Vocabulary
+from ..structures.files import write_text
 from . import annotations as entries
 from .crops import View
 from .scenes import compose_scene
@@ -157,21 +157,4 @@ def _write_image(path: Path, image: np.ndarray, options: list[int]) -> None:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**_HEADER, **content}, separators=(",", ":")) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("datasets/miniature"), help="default: datasets/miniature")
-    parser.add_argument("--seed", type=int, default=0)
-    for name, value in Sizes().__dict__.items():
-        what = "side of the scenes in pixels" if name == "side" else "number of scenes"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"{what} (default: {value})")
-    args = vars(parser.parse_args())
-    write_world(args.pop("root"), seed=args.pop("seed"), sizes=Sizes(**args))
-
-
-if __name__ == "__main__":
-    main()
+    write_text(path, json.dumps({**_HEADER, **content}, separators=(",", ":")) + "\n")

@@ -1,6 +1,6 @@
-"""What every open-vocabulary model shares: vocabulary, training, evaluation, loaders, checkpoints."""
+"""The parts that every open-vocabulary model shares: vocabulary, training, evaluation, loaders, checkpoints."""
 
-from .checkpoint import BestCheckpoint, ModelCheckpointer, build_towers, read_checkpoint
+from .checkpoint import BestCheckpoint, ModelCheckpointer, build_towers, model_from_checkpoint, read_checkpoint
 from .engine import Mappers, run
 from .loader import build_test_loader, build_train_loader, training_records
 from .vocabulary import ClassEmbeddings, OpenVocabularyModel
@@ -14,6 +14,7 @@ __all__ = [
     "build_test_loader",
     "build_towers",
     "build_train_loader",
+    "model_from_checkpoint",
     "read_checkpoint",
     "run",
     "training_records",

@@ -10,16 +10,20 @@ than it was trained on.
 import hashlib
 import logging
 import math
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
+import yaml
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.utils import comm
 
 from ..construction import Construction, DenseEncoder, DenseModel, build_dense_model
 from ..encoders import PositionResize, build_architecture, load_exactly
-from ..structures import CheckpointError, ConfigurationError, FingerprintMismatchError, write_atomically
+from ..engine import TrainingCheckpointer
+from ..engine.renamed_keys import convert_detector_config
+from ..engine.sharding import place
+from ..structures import CheckpointError, ConfigurationError, FingerprintMismatchError
 from .vocabulary import OpenVocabularyModel
 
 logger = logging.getLogger(__name__)
@@ -60,6 +64,19 @@ def read_checkpoint(path: str | Path) -> dict:
     return content
 
 
+def stored_config(metadata: dict, source: str | Path) -> dict:
+    """The configuration in a checkpoint's metadata as nested mappings, with the present names of its keys.
+
+    Raises:
+        CheckpointError: There is none, or the model was trained with an option that exists no more.
+    """
+    if "config" not in metadata:
+        raise CheckpointError(
+            f"{source} carries no configuration. Build the model from a config file, with its path as MODEL.WEIGHTS."
+        )
+    return convert_detector_config(yaml.safe_load(metadata["config"]), str(source))
+
+
 def build_towers(cfg: CfgNode) -> tuple[DenseModel, dict]:
     """The towers that the checkpoint in MODEL.WEIGHTS describes, otherwise those of MODEL.ENCODER.
 
@@ -84,47 +101,22 @@ def build_towers(cfg: CfgNode) -> tuple[DenseModel, dict]:
     return DenseModel(encoder, clip.text, clip.logit_scale), metadata
 
 
-class ModelCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, exact; files are written whole or not at all.
+class ModelCheckpointer(TrainingCheckpointer):
+    """Checkpoints of an OpenVocabularyModel, which load exactly or not at all; see TrainingCheckpointer."""
 
-    Args:
-        model: An OpenVocabularyModel, or one in DistributedDataParallel.
-        checkpointables: "trainer", and "average" (a TrainedAverage), whose exported weights are then the file's model.
-    """
-
-    def save(self, name: str, **kwargs) -> None:
-        """Write <save_dir>/<name>.pth on the main process; --resume takes the last one."""
-        if self.save_dir and self.save_to_disk:
-            beside = {key: one.state_dict() for key, one in self.checkpointables.items()}
-            self.save_model(name, **beside, **kwargs)
-            self.tag_last_checkpoint(f"{name}.pth")
-
-    def save_model(self, name: str, **kwargs) -> None:
-        """Write what is evaluated alone, without what resuming needs, and not for --resume."""
-        if self.save_dir and self.save_to_disk:
-            path = Path(self.save_dir) / f"{name}.pth"
-            logger.info("Writing %s", path)
-            with self._exported_weights():
-                write_atomically(path, {"model": self.model.state_dict(), METADATA: self.model.metadata, **kwargs})
+    def metadata(self) -> dict:
+        """The towers' description and the configuration."""
+        return {METADATA: self.model.metadata}
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
         """As Detectron2's; to resume, file and configuration must agree on a moving average.
 
         Raises:
-            CheckpointError: they do not.
+            CheckpointError: They do not.
         """
         if path and checkpointables is None and "trainer" in self.checkpointables:
-            given, own = "average" in read_checkpoint(path), "average" in self.checkpointables
-            if given != own:
-                raise CheckpointError(
-                    f"{path} was written {'with' if given else 'without'} a moving average; set SOLVER.EMA.DECAY as at "
-                    "the first start, or start anew without --resume."
-                )
+            self.require_same_average("average" in read_checkpoint(path), path)
         return super().load(path, checkpointables)
-
-    def _exported_weights(self) -> AbstractContextManager:
-        average = self.checkpointables.get("average")
-        return nullcontext() if average is None else average.exported_weights()
 
     def _load_file(self, filename: str) -> dict:
         return read_checkpoint(filename)
@@ -139,7 +131,7 @@ class ModelCheckpointer(DetectionCheckpointer):
                 )
         advice = "MODEL is not configured as in its training."
         weights = self.model.adapt_weights(checkpoint.pop("model"))
-        load_exactly(self.model, weights, "the model checkpoint", advice)
+        load_exactly(self.model, place(self.model, weights), "the model checkpoint", advice)
         fingerprint = self.model.text_tower.fingerprint()
         if fingerprint != given["text_fingerprint"]:
             raise FingerprintMismatchError(
@@ -147,6 +139,38 @@ class ModelCheckpointer(DetectionCheckpointer):
                 f"{fingerprint}: the file was changed by hand, or its tokenizer was."
             )
         self.model.metadata = {**own, "text_fingerprint": fingerprint}
+
+
+def model_from_checkpoint(
+    path: str | Path, defaults: CfgNode, *, device: str = "cpu", cache_dir: str | Path | None = None
+) -> OpenVocabularyModel:
+    """Build the model of a checkpoint from the configuration in it, in eval mode; it has no vocabulary yet.
+
+    Folders and files that the configuration names are those of the training's machine and are not read.
+
+    Args:
+        path: Checkpoint of a registered meta-architecture.
+        defaults: Values of the keys that the stored configuration lacks. Changed.
+        device: Device of the model.
+        cache_dir: Folder of cached text embeddings; None for none.
+
+    Raises:
+        CheckpointError: The file is absent, of another kind, or carries no configuration.
+        WeightsMismatchError: Its weights do not fit its configuration.
+    """
+    metadata = read_checkpoint(path)[METADATA]
+    cfg = defaults
+    cfg.set_new_allowed(True)  # keys of other versions and of a user's own architecture
+    cfg.merge_from_other_cfg(CfgNode(stored_config(metadata, path)))
+    cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = str(path), device
+    cfg.MODEL.ENCODER.CHECKPOINT = ""  # the towers are in the model's own file
+    cfg.MODEL.VOCABULARY.EMBEDDINGS = ""
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    model = build_model(cfg)
+    ModelCheckpointer(model).load(str(path))
+    model.metadata["config"] = metadata["config"]
+    model.cache_dir = cache_dir
+    return model.eval()
 
 
 NAME = "model_best"
@@ -176,29 +200,40 @@ class BestCheckpoint:
                 self.metric, self.value = best["metric"], best["value"]
 
     def update(self, results: dict[str, dict[str, float]], step: int) -> None:
-        """Results of the evaluation after `step` steps, by task and metric; empty on other processes than the first.
+        """Write the model if it is better. All processes call it; only the main process has the results.
+
+        Args:
+            results: Scores by task and metric.
+            step: Number of steps done.
 
         Raises:
             ConfigurationError: the named metric is not among them.
         """
+        entry = self._if_better(results, step) if comm.is_main_process() else None
+        better = comm.all_gather(entry is not None)[0]  # the weights may be shared, so that all have to save
+        if better:
+            self.checkpointer.save_model(NAME, best=entry)
+
+    def _if_better(self, results: dict[str, dict[str, float]], step: int) -> dict | None:
+        """The file's entry "best", if this evaluation is better than all before."""
         found = {f"{task}/{name}": value for task, scores in results.items() for name, value in scores.items()}
         if not found:
-            return
+            return None
         if self.metric == "auto":
             candidates = self.checkpointer.model.best_metrics
             known = [name for name in candidates if name in found]
             if not known:
                 logger.warning("No best checkpoint: none of %s is among the results; set TEST.BEST.", list(candidates))
-                return
+                return None
             self.metric = known[0]
         if self.metric not in found:
             raise ConfigurationError(f"TEST.BEST is {self.metric!r}; the results have {', '.join(sorted(found))}.")
         value = float(found[self.metric])
         if not value > self.value:  # NaN is greater than nothing
-            return
+            return None
         logger.info("%s %.3f after %d steps is the best so far.", self.metric, value, step)
         self.value = value
-        self.checkpointer.save_model(NAME, best={"metric": self.metric, "value": value, "step": step})
+        return {"metric": self.metric, "value": value, "step": step}
 
 
 _SCORING = ("BEST", "EVAL_PERIOD", "EXPECTED_RESULTS", "IMS_PER_PROCESS", "LVIS_PROTOCOLS", "PROPOSALS")

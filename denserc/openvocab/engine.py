@@ -21,12 +21,23 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from ..engine import Precision, ProgressBar, arithmetic, join_processes, resolve_device
+from ..engine import (
+    CheckpointWriter,
+    ProgressBar,
+    SeedEachStep,
+    Sharding,
+    arithmetic,
+    join_processes,
+    resolve_device,
+)
+from ..engine.config import configured_clip_norm, configured_precision
+from ..engine.sharding import gathered, shard
 from ..engine.solver import build_optimizer, build_trained_average
 from ..structures import ConfigurationError, choose
 from .checkpoint import BestCheckpoint, ModelCheckpointer, predictions_digest
 from .loader import Mapper, build_test_loader, build_train_loader, training_records
-from .trainer import OpenVocabularyTrainer, SeedEachStep
+from .registry import registered
+from .trainer import OpenVocabularyTrainer
 from .vocabulary import OpenVocabularyModel
 
 logger = logging.getLogger(__name__)
@@ -93,13 +104,8 @@ def build(cfg: CfgNode) -> OpenVocabularyModel:
     Raises:
         ConfigurationError: MODEL.META_ARCHITECTURE is not a registered OpenVocabularyModel.
     """
-    name = cfg.MODEL.META_ARCHITECTURE
-    known = [key for key, kind in META_ARCH_REGISTRY if issubclass(kind, OpenVocabularyModel)]
-    if name not in known:
-        raise ConfigurationError(
-            f"MODEL.META_ARCHITECTURE is {name!r}; this engine trains an OpenVocabularyModel: one of {sorted(known)}."
-        )
     cfg = with_device(cfg)
+    registered(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE", OpenVocabularyModel)
     model = build_model(cfg)
     model.metadata["config"] = cfg.dump()
     logger.info("%s", describe(model))
@@ -139,7 +145,7 @@ def train(
 
     def evaluate() -> dict[str, dict]:
         trained_on = model.vocabulary
-        with nullcontext() if average is None else average.exported_weights():
+        with nullcontext() if average is None else average.exported_weights(), gathered(model):
             results.update(test(cfg, trainer.model, mappers, evaluator_factory))
         model.set_vocabulary(trained_on.names, novel=trained_on.novel)
         return results
@@ -155,9 +161,7 @@ def train(
             hooks.IterationTimer(),
             SeedEachStep(seed),
             hooks.LRScheduler(trainer.optimizer, build_lr_scheduler(cfg, trainer.optimizer)),
-            hooks.PeriodicCheckpointer(checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=3)
-            if comm.is_main_process()
-            else None,
+            CheckpointWriter(checkpointer, period=cfg.SOLVER.CHECKPOINT_PERIOD, keep=3),
             ProgressBar("detector", ("total_loss",)) if comm.is_main_process() else None,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate_and_update_best)
             if cfg.DATASETS.TEST and evaluator_factory
@@ -180,17 +184,19 @@ def train(
 
 def build_trainer(cfg: CfgNode, model: OpenVocabularyModel, *, seed: int) -> OpenVocabularyTrainer:
     """Optimizer, arithmetic and average as configured; the data come later."""
-    precision = choose(Precision, cfg.SOLVER.AMP.PRECISION, "SOLVER.AMP.PRECISION")
-    if not cfg.SOLVER.AMP.ENABLED:
-        precision = Precision.FP32
-    autocast, scaler = arithmetic(precision, model.device, "SOLVER.AMP.PRECISION")
+    autocast, scaler = arithmetic(configured_precision(cfg), model.device, "SOLVER.AMP.PRECISION")
+    if choose(Sharding, cfg.SOLVER.SHARDING, "SOLVER.SHARDING").acts:
+        shard(model)
+        joined = model
+    else:
+        joined = join_processes(model, model.device)
     return OpenVocabularyTrainer(
-        model=join_processes(model, model.device),
+        model=joined,
         batches=(),
         optimizer=build_optimizer(cfg, model),
         device=model.device,
         accumulate=cfg.SOLVER.ACCUMULATE,
-        clip_norm=cfg.SOLVER.CLIP_NORM or None,
+        clip_norm=configured_clip_norm(cfg),
         seed=seed,
         images_per_step=cfg.SOLVER.IMS_PER_BATCH,
         scaler=scaler,

@@ -10,6 +10,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from ..engine.config import images_per_forward
 from ..engine.stream import PositionSampler, TrainingStream
 from ..structures import ConfigurationError
 
@@ -50,18 +51,13 @@ def build_train_loader(
         ConfigurationError: SOLVER.IMS_PER_BATCH is not divisible by processes times SOLVER.ACCUMULATE.
         DataError: There are no images.
     """
-    total, processes, accumulate = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size(), cfg.SOLVER.ACCUMULATE
-    if accumulate < 1 or total < 1 or total % (processes * accumulate):
-        raise ConfigurationError(
-            f"SOLVER.IMS_PER_BATCH = {total} cannot be divided among {processes} processes times SOLVER.ACCUMULATE = "
-            f"{accumulate}."
-        )
+    share = images_per_forward(cfg, comm.get_world_size())
     if records is None:
         records = training_records(cfg)
     return DataLoader(
         TrainingStream(records, mapper, seed=seed, views=cfg.INPUT.FIXED_VIEWS),
-        batch_size=total // (processes * accumulate),
-        sampler=PositionSampler(first=start * total),
+        batch_size=share,
+        sampler=PositionSampler(first=start * cfg.SOLVER.IMS_PER_BATCH),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         # Starting an iterator draws from this generator; drawing from PyTorch's own would shift the first step's

@@ -7,18 +7,30 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
+from detectron2.data import transforms as T
 from torch import nn
 
 from ..data.datasets.registration import dataset_vocabulary
+from ..data.images.reading import to_tensor
 from ..data.vocabulary.prompts import VILD_TEMPLATES, template_set
 from ..data.vocabulary.text_embeddings import embed_names, load_text_embeddings
 from ..structures import BACKGROUND, ConfigurationError, PixelStatistics, TextEmbeddings, Vocabulary
 
 logger = logging.getLogger(__name__)
+
+
+class ClassSelection(NamedTuple):
+    """A vocabulary with its embeddings, as ClassEmbeddings holds them."""
+
+    vocabulary: Vocabulary | None
+    vectors: torch.Tensor
+    novel: torch.Tensor
 
 
 class ClassEmbeddings(nn.Module):
@@ -56,6 +68,15 @@ class ClassEmbeddings(nn.Module):
         self.novel = vocabulary.novel_mask().to(self.novel.device)
         self.vocabulary = vocabulary
 
+    def selection(self) -> ClassSelection:
+        """The vocabulary in use, for `restore`."""
+        return ClassSelection(self.vocabulary, self.vectors, self.novel)
+
+    def restore(self, selection: ClassSelection) -> None:
+        """Use a vocabulary again that was in use before; embeds nothing."""
+        self.vocabulary = selection.vocabulary
+        self.vectors, self.novel = selection.vectors.to(self.vectors), selection.novel.to(self.novel.device)
+
     def require(self) -> torch.Tensor:
         """The vectors, (C + 1, E) or (C, E).
 
@@ -81,6 +102,8 @@ class OpenVocabularyModel(nn.Module):
         embeddings_file: File of text embeddings to read names from instead of embedding them; "" for none.
         cache_dir: Folder of cached text embeddings; None for none.
         metadata: Description of the towers, for checkpoints (`checkpoint.build_towers`).
+        test_augmentations: Resizing of a picture outside of training, as the test mapper does it; None if unknown, then
+            `prepare` and denserc.Predictor refuse the model.
     """
 
     best_metrics: tuple[str, ...] = ()
@@ -96,6 +119,7 @@ class OpenVocabularyModel(nn.Module):
         embeddings_file: str = "",
         cache_dir: str | Path | None = None,
         metadata: dict | None = None,
+        test_augmentations: Sequence[T.Augmentation] | None = None,
     ):
         super().__init__()
         self.text_tower = text_tower.requires_grad_(False).eval()
@@ -103,6 +127,7 @@ class OpenVocabularyModel(nn.Module):
         self.embeddings_file = embeddings_file
         self.cache_dir = cache_dir
         self.metadata = dict(metadata or {})
+        self.test_augmentations = None if test_augmentations is None else T.AugmentationList(list(test_augmentations))
         self._pending = vocabulary
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean_255).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixels.std_255).view(3, 1, 1), persistent=False)
@@ -137,7 +162,7 @@ class OpenVocabularyModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device of the computation."""
         return self.pixel_mean.device
 
     @property
@@ -186,6 +211,36 @@ class OpenVocabularyModel(nn.Module):
         """Embed the first vocabulary, if that has not happened; to be called before classifying."""
         if self._pending is not None:
             self._embed(self._pending, None)
+
+    def prepare(self, pixels: np.ndarray, frame: tuple[int, int] | None = None) -> dict:
+        """Input of `forward` for a whole picture, resized as in evaluation.
+
+        Args:
+            pixels: (h, w, 3) uint8 RGB of any size.
+            frame: (h, w) in whose pixels results are given; None for the picture's own.
+
+        Returns:
+            "image" (3, h', w') uint8, and "height" and "width" of the frame.
+
+        Raises:
+            ConfigurationError: The model was built without `test_augmentations`.
+        """
+        if self.test_augmentations is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} does not define how pictures are resized: give `test_augmentations`, the list "
+                "that its test mapper uses, to the constructor in from_config."
+            )
+        resized = T.AugInput(pixels)
+        self.test_augmentations(resized)
+        height, width = frame or pixels.shape[:2]
+        return {"image": to_tensor(resized.image), "height": height, "width": width}
+
+    def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Size (H, W) to which a prepared image (h, w) is padded in a batch of one.
+
+        Images that share it have the same results in one forward pass as one by one, up to rounding.
+        """
+        return size
 
     def adapt_weights(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The weights of a checkpoint that this model uses; a subclass without an optional part leaves it out."""

@@ -1,5 +1,6 @@
 """Small data types through which the packages meet. Imports nothing else of DenseRC."""
 
+from .config_keys import Key, add_keys, coerce, flatten
 from .errors import (
     CheckpointError,
     ConfigurationError,
@@ -9,7 +10,7 @@ from .errors import (
     WeightsMismatchError,
     choose,
 )
-from .files import kept, weights_digest, write_atomically, written_whole
+from .files import atomic_path, cached_result, weights_digest, write_atomically
 from .pixels import CLIP_PIXELS, IMAGENET_PIXELS, SIGLIP_PIXELS, PixelStatistics
 from .vocabulary import BACKGROUND, TextEmbeddings, Vocabulary
 
@@ -23,13 +24,17 @@ __all__ = [
     "DataError",
     "DenseRCError",
     "FingerprintMismatchError",
+    "Key",
     "PixelStatistics",
     "TextEmbeddings",
     "Vocabulary",
     "WeightsMismatchError",
+    "add_keys",
+    "atomic_path",
+    "cached_result",
     "choose",
-    "kept",
+    "coerce",
+    "flatten",
     "weights_digest",
     "write_atomically",
-    "written_whole",
 ]

@@ -1,4 +1,7 @@
-"""The errors a user of DenseRC may see. Each message says what was given, what was expected, what to do."""
+"""Errors for users, and the choice of a named option.
+
+Each message contains what was given, what was expected and what to do.
+"""
 
 from collections.abc import Iterable
 from enum import Enum
@@ -67,7 +70,7 @@ def choose(options: type[Option], value: Option | str, key: str) -> Option:
 
     Args:
         options: an Enum with string values.
-        value: what was given; a member stands for itself.
+        value: The given value, or a member.
         key: the name of the setting, for the message.
 
     Raises:

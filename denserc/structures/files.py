@@ -1,21 +1,124 @@
-"""Files that a reader never sees half of."""
+"""JSON and checkpoint files: the one atomic writer, results cached on disk, and digests of weights.
 
+Every file of DenseRC is written through `atomic_path`, so that no reader finds half of one. A process that is killed
+while writing leaves a hidden file, which `partial_files` finds.
+"""
+
+import contextlib
 import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from .errors import DataError
 
 
+@contextlib.contextmanager
+def atomic_path(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which replaces `path` when the block ends and is removed when it fails.
+
+    It has the suffix of `path` and a unique name, so that several threads, processes and machines may write the same
+    file: the last one wins. The file gets the permissions of any new file (0o666 without the umask).
+
+    Args:
+        path: Final path; its folder is created if absent.
+        durable: Flush the file to disk before it replaces `path`, so that it is whole after a power failure too.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}")
+    partial.touch()
+    mode = partial.stat().st_mode
+    try:
+        yield partial
+        partial.chmod(mode)  # safetensors writes files that only their owner may read
+        if durable:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def partial_files(folder: str | Path, prefix: str = "") -> list[Path]:
+    """Find what processes that were killed left of files whose names begin with `prefix`."""
+    return sorted(Path(folder).glob(f".{prefix}*.partial*"))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 file atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any, *, indent: int | None = None) -> None:
+    """Write strict JSON atomically: see `finite_or_null` for what JSON has no word for."""
+    try:
+        text = json.dumps(content, indent=indent, allow_nan=False)  # without a copy of a large annotation file
+    except (TypeError, ValueError):
+        text = json.dumps(finite_or_null(content), indent=indent, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_atomically(path: str | Path, content: dict) -> Path:
+    """Write a file of torch.save atomically; returns its path."""
+    path = Path(path)
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        torch.save(content, file)
+    return path
+
+
+def finite_or_null(content: Any) -> Any:
+    """Copy nested results as plain JSON values, with None for a float that is not finite.
+
+    An object with a method `to_json`, such as a result table, is replaced by what that returns.
+    """
+    if hasattr(content, "to_json"):
+        return finite_or_null(content.to_json())
+    if isinstance(content, Mapping):
+        return {str(key): finite_or_null(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite_or_null(value) for value in content]
+    if isinstance(content, np.generic):
+        content = content.item()
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def cached_result(file: str | Path, settings: str, compute: Callable[[], dict]) -> dict:
+    """Return the result in `file` if it was made with the same settings, else compute and write it.
+
+    Args:
+        file: JSON file, written atomically.
+        settings: Everything that determines the result.
+        compute: Function that returns plain JSON values; NaN stays NaN.
+
+    Returns:
+        The result with "seconds", the wall time of its computation.
+    """
+    file = Path(file)
+    key = hashlib.sha256(settings.encode()).hexdigest()
+    if file.is_file():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found.get("key") == key:
+            return found["result"]
+    start = time.monotonic()
+    result = compute()
+    result = {**result, "seconds": round(time.monotonic() - start, 1)}
+    write_text(file, json.dumps({"key": key, "result": result}, indent=2) + "\n")
+    return result
+
+
 def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "annotations", "categories")) -> dict:
-    """The content of a JSON annotation file.
+    """Read a JSON annotation file.
 
     Raises:
         DataError: the file is absent, not JSON, or lacks one of the keys.
@@ -34,74 +137,10 @@ def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "a
     return content
 
 
-def write_json(path: str | Path, content: dict) -> None:
-    """Write JSON so that a reader never sees half a file."""
-    write_text(path, json.dumps(content))
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file so that a reader never sees half of it; its folder is made where it is absent."""
-    with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
 def weights_digest(module: nn.Module) -> str:
-    """A digest of all parameters and buffers: equal if and only if their bits are."""
+    """SHA-256 digest of all parameters and buffers: equal if and only if they are bitwise identical."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, content: dict) -> Path:
-    """Writes a file of torch.save whole or not at all, through `<name>.partial` beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return path
-
-
-def kept(file: str | Path, settings: str, compute: Callable[[], dict]) -> dict:
-    """The result in `file` if it was made with the same settings, else a new one, written there with its duration.
-
-    Args:
-        file: JSON, written whole or not at all.
-        settings: everything that decides the result.
-        compute: plain JSON values; NaN stays NaN.
-
-    Returns:
-        The result with "seconds", the wall time of its computation.
-    """
-    file = Path(file)
-    key = hashlib.sha256(settings.encode()).hexdigest()
-    if file.is_file():
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found.get("key") == key:
-            return found["result"]
-    start = time.monotonic()
-    result = compute()
-    result = {**result, "seconds": round(time.monotonic() - start, 1)}
-    with written_whole(file) as partial:
-        partial.write_text(json.dumps({"key": key, "result": result}, indent=2) + "\n", encoding="utf-8")
-    return result
-
-
-@contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of `path` when the block ends and vanishes when it fails.
-
-    It lies beside `path`, whose folder is made where it is absent, and has its suffix.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Pixel statistics: how an encoder wants its RGB input normalised."""
+"""Pixel statistics: the normalization of an encoder's RGB input."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from .errors import ConfigurationError
 class PixelStatistics:
     """Mean and standard deviation per RGB channel, of pixels in 0..1.
 
-    An encoder's statistics travel with its checkpoint. F-ViT's published configs normalise with
-    ImageNet's although the encoder was trained with CLIP's (FACTS, section 2); that is a setting
+    An encoder's statistics travel with its checkpoint. F-ViT's published configs normalize with
+    ImageNet's although the encoder was trained with CLIP's; that is a setting
     of the detector, not a property of the encoder.
     """
 
@@ -29,19 +29,19 @@ class PixelStatistics:
             )
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """(..., 3, H, W) RGB in 0..1 -> normalised, same shape and dtype."""
+        """Normalize (..., 3, H, W) RGB in 0..1; shape and dtype stay."""
         mean = images.new_tensor(self.mean).view(3, 1, 1)
         std = images.new_tensor(self.std).view(3, 1, 1)
         return (images - mean) / std
 
     @property
     def mean_255(self) -> tuple[float, float, float]:
-        """The mean for pixels in 0..255, as Detectron2's PIXEL_MEAN wants it."""
+        """Mean for pixels in 0..255, as in Detectron2's PIXEL_MEAN."""
         return tuple(v * 255.0 for v in self.mean)
 
     @property
     def std_255(self) -> tuple[float, float, float]:
-        """The deviation for pixels in 0..255, as Detectron2's PIXEL_STD wants it."""
+        """Deviation for pixels in 0..255, as in Detectron2's PIXEL_STD."""
         return tuple(v * 255.0 for v in self.std)
 
 

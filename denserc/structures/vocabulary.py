@@ -1,4 +1,4 @@
-"""A vocabulary: the class names a model tells apart, some of them novel."""
+"""Vocabularies and their text embeddings: the class names that a model tells apart, some of them novel."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

@@ -1,1 +1,1 @@
-"""Command-line tools: `python -m denserc.tools.NAME`."""
+"""What the commands of `denserc` do, as functions. `denserc.commands` has their options."""

@@ -1,9 +1,8 @@
-"""Reports versions, devices and what is missing, each with its fix: python -m denserc.tools.check_env
+"""Versions, devices and what is missing, each with its fix (`denserc check-env`).
 
-Exits with 1 when something required is missing or broken. Needs nothing but the standard library to start.
+Needs only the standard library to start.
 """
 
-import argparse
 import enum
 import importlib
 import os
@@ -185,6 +184,25 @@ def check_imports(modules: tuple[str, ...] = ("timm", "open_clip", "pycocotools.
     return checks
 
 
+def check_denserc() -> list[Check]:
+    """DenseRC itself: the packaged configs are read, and the packaged miniature CLIP makes dense features."""
+    try:
+        zoo = importlib.import_module("denserc.model_zoo")
+        configs = zoo.list_configs()
+        zoo.get_config("miniature/fvit")
+        torch = importlib.import_module("torch")
+        clip = importlib.import_module("denserc.encoders").build_clip("DenseRC-Miniature")
+        construction = importlib.import_module("denserc.construction")
+        encoder = construction.DenseEncoder(clip.image, construction.Construction()).eval()
+        with torch.no_grad():
+            features = encoder(torch.zeros(1, 3, 64, 96))
+    except Exception as error:
+        fix = "mend what is broken above; if nothing is, install DenseRC again: pip install --force-reinstall --no-deps"
+        return [Check("denserc works", Status.BROKEN, _first_line(error), fix)]
+    found = f"{len(configs)} configs in {zoo.configs_folder()}; miniature CLIP gives {tuple(features.shape)}"
+    return [Check("denserc works", Status.OK, found)]
+
+
 def run_checks() -> list[Check]:
     """All checks, in the order of the report."""
     with warnings.catch_warnings():
@@ -196,6 +214,7 @@ def run_checks() -> list[Check]:
             *check_opencv([name for name in OPENCV_VARIANTS if _installed_version(name)]),
             *check_detectron2(),
             *check_imports(),
+            *check_denserc(),
         ]
 
 
@@ -210,13 +229,6 @@ def report(checks: list[Check]) -> str:
     broken = sum(check.status is Status.BROKEN for check in checks)
     lines.append(f"{broken} missing or broken; the fixes are above." if broken else "Everything required is there.")
     return "\n".join(lines)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
-    checks = run_checks()
-    print(report(checks))
-    return int(any(check.status is Status.BROKEN for check in checks))
 
 
 def _installed_version(name: str) -> str | None:
@@ -237,7 +249,3 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,20 +1,10 @@
-"""Published CLIPSelf and DeCLIP encoders, or any CLIP, as a DenseRC checkpoint, exactly or not at all:
+"""Published CLIPSelf and DeCLIP encoders, or any CLIP, as a DenseRC checkpoint (`denserc convert clip`)."""
 
-    python -m denserc.tools.convert_clip eva_vitb16_coco_clipself_proposals.pt clipself.safetensors \\
-        --encoder EVA02-B-16 --construction clipself
-
-Every format that MODEL.ENCODER.WEIGHTS takes is read. A file with an image tower alone takes its text tower from
---clip, the CLIP that it was distilled from. Gated constructions have weights of their own that no such file holds;
-projects/Distillation/train_net.py makes those.
-"""
-
-import argparse
 from pathlib import Path
 
-from ..construction import Construction, DenseEncoder, DenseModel, save_checkpoint
+from ..construction import Construction, DenseEncoder, DenseModel
 from ..encoders import PositionResize, build_clip, load_exactly, read_weights, to_open_clip_keys
 from ..structures import CheckpointError, choose
-from .convert_fvit import UNGATED
 
 
 def convert_clip(
@@ -47,30 +37,3 @@ def convert_clip(
     else:
         model = build_clip(encoder, str(file), position_resize=resize)
     return DenseModel(DenseEncoder(model.image, Construction.named(construction)), model.text, model.logit_scale, extra)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", help="published weights")
-    parser.add_argument("output", help="the checkpoint to write, .safetensors")
-    parser.add_argument("--encoder", required=True, help="open_clip's name, e.g. EVA02-B-16 or EVA02-L-14-336")
-    parser.add_argument("--construction", required=True, choices=UNGATED, help="of the dense features")
-    parser.add_argument("--clip", default="", help="file or tag to take the text tower from, where the file has none")
-    parser.add_argument(
-        "--position-resize", default=PositionResize.BICUBIC.value, choices=[resize.value for resize in PositionResize]
-    )
-    args = parser.parse_args(arguments)
-    model = convert_clip(
-        args.file,
-        encoder=args.encoder,
-        construction=args.construction,
-        clip=args.clip,
-        position_resize=args.position_resize,
-    )
-    save_checkpoint(args.output, model)
-    print(f"wrote {args.output}: for MODEL.ENCODER.CHECKPOINT; text fingerprint {model.text.fingerprint()}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,32 +1,25 @@
-"""Published F-ViT detectors as checkpoints of ours, exactly or with the full list of what does not fit:
+"""Published F-ViT detectors as checkpoints of ours (`denserc convert fvit`).
 
-    python -m denserc.tools.convert_fvit fvit_eva_vitb16_ovcoco_clipself_proposals.pth fvit.pth \\
-        --clip EVA02_CLIP_B_psz16_s8B.pt --construction clipself --classes ov_coco
-
-A published file holds the image tower inside the detector but no text tower: it comes from the CLIP that the encoder
-was distilled from, given by --clip as a file or as one of open_clip's tags. Nothing in the file says how its encoder
-makes dense features, so --construction does: clipself for plain EVA-CLIP and CLIPSelf, declip for DeCLIP. The
-configuration follows from the shapes of the four published ones and is printed; --config names another.
+A published file holds the image tower inside the detector but no text tower: that comes from the CLIP that the encoder
+was distilled from. The config follows from the shapes of the four published detectors.
 """
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from torch.nn.functional import normalize
 
-from ..config import get_denserc_config
-from ..construction import CONSTRUCTIONS
+from ..config import read_config
 from ..data.vocabulary.prompts import PLAIN_TEMPLATES
 from ..data.vocabulary.published import VOCABULARIES, read_class_list, vocabulary
 from ..data.vocabulary.text_embeddings import embed_names, save_text_embeddings
 from ..detection.convert import convert_detector, write_detector
 from ..encoders import read_weights
+from ..model_zoo import find_config_file
 from ..structures import BACKGROUND, ConfigurationError, DataError, FingerprintMismatchError, TextEmbeddings
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # (rows of class embeddings, width of the image tower) of the published detectors -> our configuration.
 _PUBLISHED = {
     (66, 768): "ovcoco_vitb16",
@@ -34,11 +27,10 @@ _PUBLISHED = {
     (1204, 768): "ovlvis_vitb16",
     (1204, 1024): "ovlvis_vitl14",
 }
-UNGATED = tuple(name for name, choice in CONSTRUCTIONS.items() if not choice.num_gates)
 
 
-def published_config(state: Mapping[str, torch.Tensor], source: str) -> Path:
-    """The configuration of the published detector that has these shapes.
+def published_config(state: Mapping[str, torch.Tensor], source: str) -> str:
+    """Name of the packaged config of the published detector that has these shapes.
 
     Raises:
         ConfigurationError: none has.
@@ -51,7 +43,7 @@ def published_config(state: Mapping[str, torch.Tensor], source: str) -> Path:
             f"{source} has {classes} rows of class embeddings and an image tower of width {width}; the published "
             f"detectors have {known}. Name its configuration with --config."
         )
-    return CONFIGS / f"{_PUBLISHED[classes, width]}.yaml"
+    return _PUBLISHED[classes, width]
 
 
 def class_names(given: str) -> tuple[str, ...]:
@@ -91,50 +83,56 @@ def name_embeddings(vectors: torch.Tensor, names: tuple[str, ...], text_tower) -
     return TextEmbeddings(names, vectors, text_tower.fingerprint())
 
 
-def detector_config(path: Path, clip: str, construction: str, options: list[str]) -> CfgNode:
+def detector_config(path: str, clip: str, construction: str, options: Sequence[str]) -> CfgNode:
     """The configuration in a file, over a CLIP and a construction."""
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(path))
-    cfg.MODEL.ENCODER.CHECKPOINT, cfg.MODEL.ENCODER.WEIGHTS = "", clip
-    cfg.MODEL.CONSTRUCTION.NAME = construction
-    cfg.merge_from_list(options)
+    encoder = ["MODEL.ENCODER.CHECKPOINT", "", "MODEL.ENCODER.WEIGHTS", clip, "MODEL.CONSTRUCTION.NAME", construction]
+    cfg = read_config(path, [*encoder, *options])
+    cfg.defrost()
     return cfg
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", help="a published detector, .pth")
-    parser.add_argument("output", help="the checkpoint to write, .pth")
-    parser.add_argument("--clip", required=True, help="the CLIP whose text tower is taken: a file or open_clip's tag")
-    parser.add_argument("--construction", required=True, choices=UNGATED, help="of the dense features")
-    parser.add_argument("--config", type=Path, help="of the detector; by default the published one of these shapes")
-    parser.add_argument(
-        "--classes", help="ov_coco, ov_lvis or a file of names: writes the file's class embeddings beside the output"
-    )
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY VALUE", help="replace the configuration's values")
-    args = parser.parse_args(arguments)
+def convert_fvit(
+    file: str | Path,
+    output: str | Path,
+    *,
+    clip: str,
+    construction: str,
+    config: str = "",
+    classes: str | None = None,
+    options: Sequence[str] = (),
+) -> None:
+    """Convert a published detector, print what was read and write the checkpoint.
 
-    state, source = read_weights(args.file), Path(args.file).name
-    config = args.config or published_config(state, source)
-    print(f"configuration: {config.name}{'' if args.config else ', from the shapes'}")
-    cfg = detector_config(config, args.clip, args.construction, args.set)
+    Args:
+        file: a published detector, .pth.
+        output: the checkpoint to write, .pth.
+        clip: file or tag of the CLIP whose text tower is taken.
+        construction: one of CONSTRUCTIONS without gates.
+        config: file or packaged name; "": the published one of these shapes.
+        classes: see `class_names`; the class embeddings of the file are then written beside the output.
+        options: config keys and values in turn.
+
+    Raises:
+        ConfigurationError: no config is known for these shapes.
+        DataError, FingerprintMismatchError: see `name_embeddings`.
+        WeightsMismatchError: the weights do not fit the configuration.
+    """
+    state, source = read_weights(file), Path(file).name
+    path = find_config_file(config or published_config(state, source))
+    print(f"configuration: {Path(path).name}{'' if config else ', from the shapes'}")
+    cfg = detector_config(path, clip, construction, options)
     converted = convert_detector(state, cfg, source)
     print(f"read {len(state)} entries; left out knowingly: {len(converted.dropped)} (rotary tables, unused fc_cls)")
     print(
-        f"image tower: {len(converted.changed)} of {converted.tower_size} tensors differ from those of {args.clip}"
+        f"image tower: {len(converted.changed)} of {converted.tower_size} tensors differ from those of {clip}"
         + ("" if converted.changed else ": a plain CLIP")
     )
-    output = Path(args.output)
-    if args.classes:
-        embeddings = name_embeddings(converted.class_vectors, class_names(args.classes), converted.model.text_tower)
+    output = Path(output)
+    if classes:
+        embeddings = name_embeddings(converted.class_vectors, class_names(classes), converted.model.text_tower)
         beside = output.with_suffix(".text_embeddings.safetensors")
         save_text_embeddings(beside, embeddings)
         print(f"wrote {beside}: MODEL.VOCABULARY.EMBEDDINGS takes it")
-    cfg.MODEL.ENCODER.WEIGHTS = Path(args.clip).name  # where it lay on this machine means nothing elsewhere
+    cfg.MODEL.ENCODER.WEIGHTS = Path(clip).name  # where it lay on this machine means nothing elsewhere
     write_detector(output, converted.model, cfg)
     print(f"wrote {output}: for denserc.detection.load_detector and for MODEL.WEIGHTS")
-
-
-if __name__ == "__main__":
-    main()

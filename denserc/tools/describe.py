@@ -1,12 +1,6 @@
-"""What a DenseRC checkpoint holds: `python -m denserc.tools.describe CHECKPOINT --sizes 640 768x1024 --images a.jpg`.
+"""What a DenseRC checkpoint holds (`denserc describe`)."""
 
-Encoder, construction, parameters, multiply-accumulates at given input sizes, the text tower's fingerprint and, on
-sample images, the mean gate of every head of every block that gives values.
-"""
-
-import argparse
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +28,7 @@ def mean_gates(encoder: DenseEncoder, images: Sequence[torch.Tensor]) -> torch.T
 
     Args:
         encoder: with gates.
-        images: normalised, each (3, H, W).
+        images: normalized, each (3, H, W).
 
     Returns:
         (k, A): k blocks from the first used to the last.
@@ -86,7 +80,7 @@ def describe(checkpoint: str | Path, sizes: Sequence[tuple[int, int]], images: S
 
 
 def _to_input(path: str | Path, encoder: DenseEncoder) -> torch.Tensor:
-    """(3, H, W) normalised: the shorter side at the native size, both sides whole patches."""
+    """(3, H, W) normalized: the shorter side at the native size, both sides whole patches."""
     pixels = torch.as_tensor(read_rgb(path).copy()).permute(2, 0, 1)[None].float() / 255
     scale = encoder.tower.native_size / min(pixels.shape[-2:])
     size = [max(1, round(side * scale / encoder.patch_size)) * encoder.patch_size for side in pixels.shape[-2:]]
@@ -94,21 +88,11 @@ def _to_input(path: str | Path, encoder: DenseEncoder) -> torch.Tensor:
     return encoder.tower.pixels.normalize(resized)[0]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="a denserc.safetensors")
-    parser.add_argument("--sizes", nargs="*", default=["640", "1024"], help="input sizes, e.g. 640 or 768x1024 (h x w)")
-    parser.add_argument("--images", nargs="*", default=[], help="sample images for the gates")
-    parser.add_argument("--json", action="store_true", help="print JSON instead")
-    args = parser.parse_args(arguments)
-    result = describe(args.checkpoint, [parse_size(size) for size in args.sizes], args.images)
-    if args.json:
-        print(json.dumps(result, indent=2))
-        return
+def print_description(result: Mapping) -> None:
+    """Print what `describe` returns, without the configuration, which is long."""
     for name, value in result.items():
         if name not in ("parameters", "multiply-accumulates", "mean gates"):
-            if name == "notes":  # the whole configuration is long; --json has it
+            if name == "notes":
                 value = {key: note for key, note in value.items() if key != "config"}
             print(f"{name}: {value}")
     for name, count in result["parameters"].items():
@@ -122,7 +106,3 @@ def main(arguments: list[str] | None = None) -> None:
         }
         columns = [Column(str(head), Better.NEITHER, digits=2) for head in heads]
         print_table(ResultTable(columns, rows, corner="mean gate of head"))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,5 @@
-"""What is wrong with a data set, and what to do: `python -m denserc.tools.doctor NAME|birds.yaml`.
+"""Faults of registered data sets, and what to do (`denserc doctor`)."""
 
-Files, sizes, boxes, masks, crowds, categories, classes, duplicates, and what train and val share. Some images are read,
-all of them with --all. Ends with 1 where there is an error; warnings and notes end with 0.
-"""
-
-import argparse
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +7,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..construction import read_metadata
 from ..data.checks import (
     FORM_CHECKS,
     CheckedSet,
@@ -26,8 +18,7 @@ from ..data.checks import (
     check_pictures,
 )
 from ..data.vocabulary.text_embeddings import load_text_embeddings
-from ..structures import BACKGROUND, DataError, DenseRCError
-from .region_entries import registered_names
+from ..structures import BACKGROUND, DataError
 
 _STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 
@@ -81,7 +72,7 @@ def _embedding_findings(checked: CheckedSet, path: str, fingerprint: str) -> lis
     try:
         loaded = load_text_embeddings(path, names)
     except DataError as error:
-        return [Finding("embeddings", Severity.ERROR, str(error), "Embed the names: denserc.tools.embed_names.")]
+        return [Finding("embeddings", Severity.ERROR, str(error), "Embed the names: `denserc embed`.")]
     findings = check_embeddings(checked, loaded, fingerprint)
     if names is not None:
         message = f"{path} has no names: its rows must be the set's classes in their order, then {BACKGROUND!r}"
@@ -106,35 +97,3 @@ def print_diagnosis(diagnosis: Mapping[str, Diagnosis], console: Console) -> Non
                 Text(finding.advice),
             )
         console.print(table)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 1 where there is an error."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="+", help="registered sets, or YAML descriptions of one's own")
-    parser.add_argument("--sample", type=int, default=100, help="images to read of each set (default: 100)")
-    parser.add_argument("--all", action="store_true", help="read all images")
-    parser.add_argument("--embeddings", default="", help="text embeddings to be used with the set")
-    parser.add_argument("--checkpoint", default="", help="denserc.safetensors whose text tower they must be of")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    args = parser.parse_args(arguments)
-    try:
-        names = registered_names(args.targets)
-        fingerprint = read_metadata(args.checkpoint).text_fingerprint if args.checkpoint else ""
-        sample = 0 if args.all else max(args.sample, 1)
-        diagnosis = diagnose(names, sample=sample, embeddings=args.embeddings, fingerprint=fingerprint)
-    except DenseRCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    number = {s: sum(f.severity is s for one in diagnosis.values() for f in one.findings) for s in Severity}
-    if args.json:
-        sets = {n: {"summary": d.summary, "findings": [f.to_dict() for f in d.findings]} for n, d in diagnosis.items()}
-        print(json.dumps({"sets": sets, "errors": number[Severity.ERROR]}, indent=2))
-    else:
-        print_diagnosis(diagnosis, Console() if sys.stdout.isatty() else Console(width=160))
-        print(", ".join(f"{count} {severity.value}{'' if count == 1 else 's'}" for severity, count in number.items()))
-    return 1 if number[Severity.ERROR] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,26 +1,11 @@
-"""Evaluate saved predictions again, without a model:
+"""Saved predictions, scored again without a model (`denserc eval`)."""
 
-    python -m denserc.tools.evaluate --data-set ov_coco_2017_val \
-        --predictions output/ovcoco_vitb16/inference/ov_coco_2017_val/coco_instances_results.json
-    python -m denserc.tools.evaluate --data-set ov_lvis_v1_val --predictions FILE --lvis-protocols standard fixed
-    python -m denserc.tools.evaluate --data-set birds_val --register birds.yaml --predictions FILE --output-dir again
-    python -m denserc.tools.evaluate --data-set ov_coco_2017_val --proposals output/proposals/val.json.gz
-
-The figures are those of the run that wrote the file. Data sets lie below DETECTRON2_DATASETS, by default ./datasets.
-"""
-
-import argparse
-import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.utils.logger import setup_logger
-
 from ..evaluation import LvisProtocol, build_evaluator, recall_evaluator
-from ..evaluation.detection.report import finite_or_null
 from ..structures import ConfigurationError
-from .region_entries import registered_names, registered_set
+from .region_entries import registered_set
 
 
 def evaluate(
@@ -31,7 +16,7 @@ def evaluate(
     output_dir: str | Path | None = None,
     lvis_protocols: Sequence[LvisProtocol | str] = (LvisProtocol.STANDARD,),
 ) -> dict[str, dict[str, float]]:
-    """Score saved detections and saved proposals of a set.
+    """Score saved detections and saved proposals of a set. The figures are those of the run that wrote the file.
 
     Args:
         data_set: a registered name or a YAML description.
@@ -56,32 +41,3 @@ def evaluate(
     if proposals is not None:
         results.update(recall_evaluator(evaluator).evaluate_file(proposals))
     return results
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-set", required=True, help="a registered set, or a YAML description of one's own")
-    parser.add_argument("--predictions", help="detections in COCO's results format, plain or .gz")
-    parser.add_argument("--proposals", help="proposals in COCO's results format, plain or .gz")
-    parser.add_argument("--register", nargs="*", default=[], metavar="YAML", help="descriptions of one's own data sets")
-    parser.add_argument("--lvis-protocols", nargs="+", default=["standard"], help="standard, fixed or both (LVIS only)")
-    parser.add_argument("--output-dir", help="write tables (CSV) and results (JSON) here")
-    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of tables")
-    args = parser.parse_args(arguments)
-    # The tables are what the evaluators log.
-    setup_logger(name="denserc").setLevel(logging.WARNING if args.json else logging.INFO)
-    registered_names(args.register)
-    results = evaluate(
-        args.data_set,
-        predictions=args.predictions,
-        proposals=args.proposals,
-        output_dir=args.output_dir,
-        lvis_protocols=args.lvis_protocols,
-    )
-    if args.json:
-        print(json.dumps(finite_or_null(results), indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,10 @@
-"""Section 6 of the paper's supplement, measured: how much of each construction's features comes from unrelated patches.
+"""Section 6 of the paper's supplement, measured (`denserc lab interference`).
 
-    python -m denserc.tools.interference --data-set miniature_panoptic_val_regions --output DIR
-    python -m denserc.tools.interference --checkpoint denserc.safetensors --weights clip.pt --input-size 1024 \
-        --images FOLDER --annotations coco.json --output DIR
-
-All constructions are built over the same tower. Definitions: `denserc.analysis.interference` and `.alignment`.
-Means are over the patches of a region, then over all regions, so that a large background weighs as one region.
-Writes interference.json and interference.png. docs/INTERFERENCE.md reads a measurement.
+How much of each construction's features comes from unrelated patches. Definitions: `denserc.analysis.interference` and
+`.alignment`. Means are over the patches of a region, then over all regions.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,10 +13,9 @@ from tqdm import tqdm
 
 from ..analysis.alignment import Alignment, alignment
 from ..analysis.interference import Parts, Unrelated, decompose, unrelated_patches
-from ..analysis.interference_report import picture, summarise, tables
+from ..analysis.interference_report import summarize
 from ..construction import CONSTRUCTIONS, Construction, DenseEncoder, load_checkpoint
 from ..encoders import ImageTower, build_clip, has_packaged_weights
-from ..engine.runtime import resolve_device
 from ..evaluation.regions.inputs import (
     PUBLISHED_LIMITS,
     Region,
@@ -34,11 +26,7 @@ from ..evaluation.regions.inputs import (
     to_input,
 )
 from ..structures import ConfigurationError, DataError
-from ..visualization import print_table, save_picture, write_results
-from .region_entries import entries_with_regions, segments_of
-
-DEFAULT = ("denserc", "denserc_none", "denserc_qk", "denserc_qq", "declip", "last_block_values", "clipself")
-KINDS = {"all": (True, False), "things": (True,), "stuff": (False,)}
+from .region_entries import segments_of
 
 
 def measure(
@@ -98,7 +86,7 @@ def measure(
                 found[name].append(means | {"error_pooled": _pooled_error(aligned, its).cpu()})
     if not patches:
         raise DataError("No region of these images covers half a patch; nothing can be measured.")
-    constructions = {name: summarise(means) for name, means in found.items()}
+    constructions = {name: summarize(means) for name, means in found.items()}
     return {"regions": len(next(iter(found.values()))), "patches": patches, "constructions": constructions}
 
 
@@ -176,42 +164,3 @@ def build_encoders(
             encoders[own] = model.encoder.eval()
             gates = f"the checkpoint's, in {own}" if model.encoder.gates is not None else gates
     return encoders, teacher, {"tower": checkpoint or f"plain {encoder}", "teacher": encoder, "gates": gates}
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default="", help="a denserc.safetensors whose tower (and gates) are measured")
-    parser.add_argument("--encoder", default="DenseRC-Miniature", help="open_clip's name, without a checkpoint")
-    parser.add_argument("--weights", default="", help="file or tag of the plain CLIP: the teacher")
-    parser.add_argument("--data-set", default="miniature_panoptic_val_regions", help="a registered set with regions")
-    parser.add_argument("--images", default="", help="folder of images, instead of a registered set")
-    parser.add_argument("--annotations", default="", help="COCO-format file of these images")
-    parser.add_argument("--num-images", type=int, default=100, help="evenly spread over the set; 0 for all")
-    parser.add_argument("--input-size", type=int, default=0, help="side of the square input; 0: twice the native size")
-    parser.add_argument("--constructions", nargs="+", default=list(DEFAULT), choices=list(CONSTRUCTIONS))
-    parser.add_argument("--unrelated", default="outside_region", choices=[u.value for u in Unrelated])
-    parser.add_argument("--regions", default="all", choices=list(KINDS))
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--output", type=Path, required=True, help="folder of interference.json and .png")
-    args = parser.parse_args(arguments)
-
-    encoders, teacher, origin = build_encoders(args.constructions, args.checkpoint, args.encoder, args.weights)
-    for module in (teacher, *encoders.values()):
-        module.to(resolve_device(args.device))
-    size = args.input_size or 2 * teacher.native_size
-    entries = entries_with_regions(args.data_set, args.images, args.annotations, args.num_images)
-    results = measure(encoders, teacher, entries, input_size=size, unrelated=args.unrelated, kinds=KINDS[args.regions])
-    for title, table in tables(results["constructions"]).items():
-        print_table(table, title=title)
-    data = args.annotations or args.data_set
-    settings = origin | {"data": data, "input size": size, "unrelated": args.unrelated, "of regions": args.regions}
-    print(" · ".join(f"{key}: {value}" for key, value in settings.items()))
-    print(f"{results['regions']} regions, {results['patches']} patches")
-    write_results(args.output / "interference.json", {"settings": settings, **results})
-    save_picture(args.output / "interference.png", picture(results["constructions"]))
-    print(f"Written: {args.output / 'interference.json'}, {args.output / 'interference.png'}")
-
-
-if __name__ == "__main__":
-    main()

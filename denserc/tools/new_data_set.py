@@ -1,16 +1,6 @@
-"""A folder of images and a COCO file become a described data set:
+"""A folder of images and a COCO file become a described data set (`denserc dataset new`)."""
 
-    python -m denserc.tools.new_data_set birds --annotations birds.json --images photos --novel "kingfisher, owl" \
-        --val 0.2 --output my
-
-writes my/birds.yaml with my/birds_train.json and my/birds_val.json: one in five images for validation, drawn at random.
-Classes are the file's categories; those of --novel are kept from training. --val 1 makes a set to evaluate on alone.
-`DATASETS.REGISTER "('my/birds.yaml',)"` makes birds_train and birds_val known to the other commands.
-"""
-
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +8,6 @@ import yaml
 
 from ..data.datasets.splits import count, split_by_images
 from ..data.vocabulary.names import categories_by_name, category_ids
-from ..structures import DenseRCError
 from ..structures.files import read_annotation_file, write_json, write_text
 
 
@@ -64,30 +53,3 @@ def new_data_set(
 
 def _by_id(category: dict) -> int:
     return category["id"]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the set")
-    parser.add_argument("--annotations", required=True, help="a COCO or LVIS file")
-    parser.add_argument("--images", required=True, help="the folder that its file names start from")
-    parser.add_argument("--output", required=True, help="folder for the description and the split files")
-    parser.add_argument("--novel", default="", help="classes to keep from training, with commas between them")
-    parser.add_argument("--val", type=float, default=0.2, help="share of the images for validation (default: 0.2)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    args = parser.parse_args(arguments)
-    novel = [name.strip() for name in args.novel.split(",") if name.strip()]
-    try:
-        path = new_data_set(
-            args.name, args.annotations, args.images, args.output, novel=novel, val_share=args.val, seed=args.seed
-        )
-    except DenseRCError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{path}; next: python -m denserc.tools.doctor {path}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ from .curves import plot_bars, plot_curves
 from .detections import DrawnObjects, detected_objects, detection_page, draw_detections, true_objects
 from .features import pca_picture, pca_rgb, similarity_map, similarity_picture
 from .report import Listing, Picture, Section, Settings, Words, save_picture, write_report
-from .tables import Better, Column, ResultTable, Spread, print_table, write_results
+from .tables import Better, Column, ResultTable, RunStatistics, print_table
 
 __all__ = [
     "Better",
@@ -16,7 +16,7 @@ __all__ = [
     "ResultTable",
     "Section",
     "Settings",
-    "Spread",
+    "RunStatistics",
     "Words",
     "detected_objects",
     "detection_page",
@@ -32,5 +32,4 @@ __all__ = [
     "similarity_picture",
     "true_objects",
     "write_report",
-    "write_results",
 ]

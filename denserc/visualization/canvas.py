@@ -55,7 +55,7 @@ def overlap(a: Rectangle, b: Rectangle) -> float:
 
 
 class LabelPlacer:
-    """Finds a place for each label so that labels stay inside the picture and off each other.
+    """Find a place for each label so that labels stay inside the picture and off each other.
 
     Args:
         size: (h, w) of the picture.
@@ -69,7 +69,7 @@ class LabelPlacer:
         """The best of some places around a box: above, inside its top, below, inside its bottom, left or right aligned.
 
         Args:
-            box: what is labelled.
+            box: what is labeled.
             text_size: (h, w) of the label.
         """
         height, width = text_size
@@ -87,9 +87,9 @@ class LabelPlacer:
         return best
 
 
-def blend(picture: np.ndarray, mask: np.ndarray, colour: Sequence[int], opacity: float) -> None:
+def blend(picture: np.ndarray, mask: np.ndarray, color: Sequence[int], opacity: float) -> None:
     """Tint the pixels of a mask (H, W) bool, in place."""
-    picture[mask] = (picture[mask] * (1.0 - opacity) + np.asarray(colour) * opacity).round().astype(np.uint8)
+    picture[mask] = (picture[mask] * (1.0 - opacity) + np.asarray(color) * opacity).round().astype(np.uint8)
 
 
 def grid_of_pictures(

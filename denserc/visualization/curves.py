@@ -1,4 +1,4 @@
-"""Training curves from Detectron2's metrics.json files."""
+"""Training curves from Detectron2's metrics.json files, and bar charts."""
 
 import json
 import math
@@ -47,7 +47,7 @@ def read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over a centred window, shorter at the ends: a constant stays itself."""
+    """Mean over a centered window, shorter at the ends: a constant stays itself."""
     kernel = np.ones(min(window, len(values)))
     return np.convolve(values, kernel, mode="same") / np.convolve(np.ones(len(values)), kernel, mode="same")
 
@@ -81,9 +81,9 @@ def plot_curves(
         for index, (run, scalars) in enumerate(series.items()):
             if name in scalars:
                 iterations, values = scalars[name]
-                colour = COLOURS[index % len(COLOURS)]
-                panel.plot(iterations, values, color=colour, alpha=0.25, linewidth=0.8)
-                panel.plot(iterations, smooth(values, window), color=colour, linewidth=1.6, label=run)
+                color = COLOURS[index % len(COLOURS)]
+                panel.plot(iterations, values, color=color, alpha=0.25, linewidth=0.8)
+                panel.plot(iterations, smooth(values, window), color=color, linewidth=1.6, label=run)
         panel.set_title(name, fontsize=10)
         panel.grid(alpha=0.25, linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)

@@ -63,7 +63,7 @@ def detected_objects(found: Instances, vocabulary: Vocabulary, *, overlap: float
 
     Args:
         found: of one picture: pred_boxes, scores, pred_classes and perhaps pred_masks (N, H, W), in its pixels.
-        vocabulary: what pred_classes index.
+        vocabulary: names that pred_classes index, unless `found` has a field class_names; novel names.
         overlap: of two boxes whose IoU is larger, whatever their classes, the better one stays; 1 keeps all.
     """
     kept = found[nms(found.pred_boxes.tensor, found.scores, overlap)].to("cpu")
@@ -76,7 +76,10 @@ def true_objects(truth: Instances, vocabulary: Vocabulary) -> DrawnObjects:
 
 
 def _named(objects: Instances, kind: str, vocabulary: Vocabulary, **more) -> DrawnObjects:
-    labels = [vocabulary.names[i] for i in objects.get(f"{kind}_classes").tolist()]
+    if objects.has("class_names"):
+        labels = list(objects.class_names)
+    else:
+        labels = [vocabulary.names[i] for i in objects.get(f"{kind}_classes").tolist()]
     masks = objects.get(f"{kind}_masks") if objects.has(f"{kind}_masks") else None
     return DrawnObjects(
         boxes=objects.get(f"{kind}_boxes").tensor.numpy(),
@@ -101,11 +104,11 @@ def draw_detections(picture: np.ndarray, objects: DrawnObjects, *, min_side: int
     if objects.masks is not None and tuple(np.shape(objects.masks)[1:]) != check_picture(picture).shape[:2]:
         raise DataError(f"Masks are {np.shape(objects.masks)[1:]} (h, w), the picture {picture.shape[:2]}.")
     canvas, factor = enlarge(picture, min_side)
-    colours = [NOVEL if novel else BASE for novel in objects.novel]
+    colors = [NOVEL if novel else BASE for novel in objects.novel]
     if objects.masks is not None:
-        for mask, colour in zip(objects.masks, colours, strict=True):
+        for mask, color in zip(objects.masks, colors, strict=True):
             large = np.asarray(mask, dtype=bool).repeat(factor, axis=0).repeat(factor, axis=1)
-            blend(canvas, large, colour, 0.4)
+            blend(canvas, large, color, 0.4)
     sheet = Image.fromarray(canvas)
     draw = ImageDraw.Draw(sheet)
     short = min(canvas.shape[:2])
@@ -120,14 +123,14 @@ def draw_detections(picture: np.ndarray, objects: DrawnObjects, *, min_side: int
         draw.rectangle(
             (frame[0] - 1, frame[1] - 1, frame[2] + 1, frame[3] + 1), outline=(255, 255, 255), width=line + 2
         )
-        draw.rectangle(frame, outline=colours[i], width=line)
+        draw.rectangle(frame, outline=colors[i], width=line)
     placer = LabelPlacer(canvas.shape[:2])
     for i in order[::-1]:  # and the best has the first choice of a place
         words = f"{objects.labels[i]} {objects.scores[i]:.2f}" if objects.scores else objects.labels[i]
         words = fitted(words, text, canvas.shape[1] - 6)
         width, height = text.getlength(words) + 6, text.size + 5
         place = placer.place(tuple(boxes[i]), (height, width))
-        draw.rectangle(place, fill=colours[i])
+        draw.rectangle(place, fill=colors[i])
         draw.text((place[0] + 3, (place[1] + place[3]) / 2), words, (255, 255, 255), text, "lm")
     return np.array(sheet)
 

@@ -1,4 +1,4 @@
-"""Dense features as pictures: similarity to one patch, and the first three principal components as colours.
+"""Dense features as pictures: similarity to one patch, and the first three principal components as colors.
 
 Shape letters: E channels, (h, w) cells, (H, W) pixels.
 """
@@ -45,7 +45,7 @@ def similarity_picture(
     limits: tuple[float, float] = (0.0, 1.0),
     min_side: int = 320,
 ) -> np.ndarray:
-    """The picture with a marked point, and beside it each encoder's similarity to it, on one colour scale.
+    """The picture with a marked point, and beside it each encoder's similarity to it, on one color scale.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
@@ -55,20 +55,20 @@ def similarity_picture(
         min_side: small pictures are enlarged to it.
     """
     large, factor = enlarge(picture, min_side)
-    centre = (point[0] * factor, point[1] * factor)
-    panels = [_marked(large, centre)]
+    center = (point[0] * factor, point[1] * factor)
+    panels = [_marked(large, center)]
     for features in encoders.values():
         cell = cell_of_point(point, picture.shape[:2], features.shape[1:])
         shown = (similarity_map(features, cell).cpu().numpy() - limits[0]) / (limits[1] - limits[0])
         heat = (matplotlib.colormaps["viridis"](shown.clip(0, 1))[..., :3] * 255).round().astype(np.uint8)
         heat = Image.fromarray(heat).resize((large.shape[1], large.shape[0]), Image.Resampling.NEAREST)
-        panels.append(_marked(np.array(heat), centre))
+        panels.append(_marked(np.array(heat), center))
     panels.append(_scale(large.shape[0], limits))
     return grid_of_pictures([panels], column_titles=["query", *encoders, "cosine"])
 
 
 def pca_basis(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (E,) and the first three principal directions (E, 3) of L2-normalised features (..., E, h, w)."""
+    """Mean (E,) and the first three principal directions (E, 3) of L2-normalized features (..., E, h, w)."""
     rows = F.normalize(features.float(), dim=-3).movedim(-3, -1).reshape(-1, features.shape[-3])  # (N, E)
     mean = rows.mean(dim=0)
     directions = torch.linalg.svd(rows - mean, full_matrices=False).Vh[:3].T  # (E, 3)
@@ -81,7 +81,7 @@ def pca_rgb(features: torch.Tensor, basis: tuple[torch.Tensor, torch.Tensor] | N
 
     Args:
         features: (E, h, w), E >= 3.
-        basis: from pca_basis over several maps, so that colours mean the same in all; by default this map's own.
+        basis: from pca_basis over several maps, so that colors mean the same in all; by default this map's own.
 
     Returns:
         (h, w, 3) uint8; each channel runs from its 2nd to its 98th percentile.
@@ -90,8 +90,8 @@ def pca_rgb(features: torch.Tensor, basis: tuple[torch.Tensor, torch.Tensor] | N
     rows = F.normalize(features.float(), dim=0).flatten(1).T  # (N, E)
     components = (rows - mean) @ directions  # (N, 3)
     low, high = components.quantile(0.02, dim=0), components.quantile(0.98, dim=0)
-    colours = ((components - low) / (high - low).clamp(min=1e-8)).clamp(0, 1)
-    return (colours * 255).round().to(torch.uint8).reshape(*features.shape[1:], 3).cpu().numpy()
+    colors = ((components - low) / (high - low).clamp(min=1e-8)).clamp(0, 1)
+    return (colors * 255).round().to(torch.uint8).reshape(*features.shape[1:], 3).cpu().numpy()
 
 
 def pca_picture(picture: np.ndarray, encoders: Mapping[str, torch.Tensor], *, min_side: int = 320) -> np.ndarray:
@@ -99,8 +99,8 @@ def pca_picture(picture: np.ndarray, encoders: Mapping[str, torch.Tensor], *, mi
     large, _ = enlarge(picture, min_side)
     panels = [large]
     for features in encoders.values():
-        colours = Image.fromarray(pca_rgb(features))
-        panels.append(np.array(colours.resize((large.shape[1], large.shape[0]), Image.Resampling.NEAREST)))
+        colors = Image.fromarray(pca_rgb(features))
+        panels.append(np.array(colors.resize((large.shape[1], large.shape[0]), Image.Resampling.NEAREST)))
     return grid_of_pictures([panels], column_titles=["image", *encoders])
 
 
@@ -110,20 +110,20 @@ def _checked(features: torch.Tensor) -> torch.Tensor:
     return features
 
 
-def _marked(picture: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
+def _marked(picture: np.ndarray, center: tuple[float, float]) -> np.ndarray:
     """A white ring with a dark rim and a red point at (y, x)."""
     sheet = Image.fromarray(picture)
     draw = ImageDraw.Draw(sheet)
     radius = max(5, min(picture.shape[:2]) // 50)
-    y, x = centre
-    for size, colour, width in ((radius + 2, (0, 0, 0), 4), (radius + 1, (255, 255, 255), 2)):
-        draw.ellipse((x - size, y - size, x + size, y + size), outline=colour, width=width)
+    y, x = center
+    for size, color, width in ((radius + 2, (0, 0, 0), 4), (radius + 1, (255, 255, 255), 2)):
+        draw.ellipse((x - size, y - size, x + size, y + size), outline=color, width=width)
     draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(230, 30, 30))
     return np.array(sheet)
 
 
 def _scale(height: int, limits: tuple[float, float]) -> np.ndarray:
-    """A colour bar of the given height with its ends and middle written beside it."""
+    """A color bar of the given height with its ends and middle written beside it."""
     text = font(max(13, height // 26))
     ramp = matplotlib.colormaps["viridis"](np.linspace(1, 0, height))[:, None, :3]
     sheet = np.full((height, 20 + int(text.getlength("-0.00")) + 14, 3), 255, dtype=np.uint8)

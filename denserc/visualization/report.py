@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..structures.files import atomic_path, write_text
 from .canvas import check_picture
 from .tables import ResultTable
 
@@ -56,7 +57,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Listing:
-    """Text as it stands: a command, a file's content."""
+    """Preformatted text: a command, a file's content."""
 
     text: str
 
@@ -100,7 +101,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it, in order."""
+    """A heading and the blocks under it, in order."""
 
     title: str
     blocks: Sequence[Words | Listing | Settings | ResultTable | Picture]
@@ -115,9 +116,8 @@ def data_uri(picture: np.ndarray) -> str:
 
 def save_picture(path: str | Path, picture: np.ndarray) -> None:
     """Write a picture as PNG, with the folders that it needs."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(check_picture(picture)).save(path, format="PNG", optimize=True)
+    with atomic_path(path) as partial:
+        Image.fromarray(check_picture(picture)).save(partial, format="PNG", optimize=True)
 
 
 def write_report(path: str | Path, sections: Sequence[Section], *, title: str = "DenseRC", lead: str = "") -> None:
@@ -125,7 +125,7 @@ def write_report(path: str | Path, sections: Sequence[Section], *, title: str = 
 
     Args:
         path: of the HTML file.
-        sections: in order; with more than three a table of contents stands at the top.
+        sections: Sections in order; with more than three, a table of contents comes first.
         title: of the report.
         lead: a paragraph under the title.
     """
@@ -142,6 +142,4 @@ def write_report(path: str | Path, sections: Sequence[Section], *, title: str = 
     )
     body = "\n".join(parts)
     page = f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)

@@ -1,26 +1,24 @@
 """Result tables: one object, shown on the console, in HTML, in Markdown and as JSON."""
 
 import html
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..structures import DataError
+from ..structures.files import finite_or_null
 
 
 class Better(Enum):
-    """Which values of a column are good ones."""
+    """Direction in which the values of a column are better."""
 
     HIGHER = "higher"
     LOWER = "lower"
@@ -28,8 +26,8 @@ class Better(Enum):
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Several runs of one measurement.
+class RunStatistics:
+    """Mean and deviation of several runs of one measurement.
 
     Args:
         mean: over the runs.
@@ -42,8 +40,8 @@ class Spread:
     runs: int
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """From the runs' values; DataError when there is none."""
+    def of(cls, values: Iterable[float]) -> "RunStatistics":
+        """Build from the runs' values; DataError when there is none."""
         values = [float(value) for value in values]
         if not values:
             raise DataError("A spread needs at least one value.")
@@ -51,8 +49,12 @@ class Spread:
         squares = math.fsum((value - mean) ** 2 for value in values)
         return cls(mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else 0.0, len(values))
 
+    def to_json(self) -> dict[str, float | int]:
+        """{"mean", "deviation", "runs"}."""
+        return asdict(self)
 
-Cell = float | int | str | Spread | None
+
+Cell = float | int | str | RunStatistics | None
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,14 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """What stands above the column."""
+        """Heading of the column."""
         return self.title or self.name
 
     def text(self, cell: Cell) -> str:
         """A cell in words: "12.3", "12.3 ± 0.4"; "–" for nothing and for what is not a number."""
-        if isinstance(cell, Spread) and cell.runs > 1 and not math.isnan(cell.mean):
+        if isinstance(cell, RunStatistics) and cell.runs > 1 and not math.isnan(cell.mean):
             return f"{cell.mean:.{self.digits}f} ± {cell.deviation:.{self.digits}f}"
-        value = cell.mean if isinstance(cell, Spread) else cell
+        value = cell.mean if isinstance(cell, RunStatistics) else cell
         if value is None or (isinstance(value, Real) and math.isnan(value)):
             return "–"
         return f"{value:.{self.digits}f}" if isinstance(value, Real) and not isinstance(value, Integral) else str(value)
@@ -116,7 +118,7 @@ class ResultTable:
         shown = {}
         for row, cells in self.rows.items():
             cell = cells.get(column.name)
-            value = cell.mean if isinstance(cell, Spread) else cell
+            value = cell.mean if isinstance(cell, RunStatistics) else cell
             if isinstance(value, Real) and not math.isnan(value):
                 shown[row] = round(float(value), column.digits)
         if column.better is Better.NEITHER or len(shown) < 2:
@@ -164,33 +166,11 @@ class ResultTable:
         )
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One object a row: {"row": name, column: value}; a spread as {"mean", "deviation", "runs"}."""
+        """One object per row: {"row": name, column: value}; a spread as {"mean", "deviation", "runs"}."""
         return [
-            {"row": row} | {c.name: _plain(cells.get(c.name)) for c in self.columns} for row, cells in self.rows.items()
+            {"row": row} | {c.name: finite_or_null(cells.get(c.name)) for c in self.columns}
+            for row, cells in self.rows.items()
         ]
-
-
-def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
-    """Nested results, tables and spreads as strict JSON: what is not finite becomes null."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_plain(results), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, ResultTable):
-        return content.to_json()
-    if isinstance(content, Spread):
-        return _plain({"mean": content.mean, "deviation": content.deviation, "runs": content.runs})
-    if isinstance(content, Mapping):
-        return {str(key): _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
-    if isinstance(content, np.generic):
-        return _plain(content.item())
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return content
 
 
 def print_table(table: ResultTable, *, title: str = "", console: Console | None = None) -> None:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from denserc.encoders import merge_heads
 from denserc.encoders.towers.clip import ClipVitTower
 from denserc.encoders.towers.siglip import SiglipTower
 from denserc.structures import CLIP_PIXELS, SIGLIP_PIXELS, ConfigurationError
+from tests.encoders.towers.test_other_towers import siglip
 
 NAMES = ("denserc", "denserc_none", "denserc_qk", "denserc_qq", "declip", "last_block_values", "clipself")
 MIXING = ("denserc_qk", "denserc_qq", "declip")
@@ -190,16 +190,4 @@ def clip_tower():
 
 
 def siglip_tower():
-    trunk = VisionTransformer(
-        img_size=32,
-        patch_size=8,
-        embed_dim=64,
-        depth=4,
-        num_heads=4,
-        class_token=False,
-        global_pool="map",
-        num_classes=0,
-    )
-    visual = nn.Module()
-    visual.trunk, visual.head = trunk, nn.Identity()
-    return SiglipTower(name="siglip", visual=visual, pixels=SIGLIP_PIXELS).eval()
+    return SiglipTower(name="siglip", visual=siglip(), pixels=SIGLIP_PIXELS).eval()

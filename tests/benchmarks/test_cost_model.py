@@ -5,12 +5,12 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cost_model, distillation_step
 from benchmarks.cost_inputs import COUNTED, Assumed, mean_crops, trainings
 from benchmarks.counts import detector_counts, distillation_counts, learning_parameters
-from denserc.config import get_denserc_config
+from denserc.config import read_config
+from denserc.construction.cost import flop_counter
 from denserc.data.datasets.registration import register_open_vocab_dataset
 from denserc.detection.data import training_mapper
 from denserc.openvocab.loader import build_train_loader
@@ -19,8 +19,8 @@ from tests.paths import ROOT
 
 
 def configured(file: str):
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(ROOT / "configs" / file))
+    cfg = read_config(ROOT / "configs" / file)
+    cfg.defrost()
     return cfg
 
 
@@ -42,7 +42,7 @@ def test_a_step_of_the_distillation_multiplies_its_parts():
     """A real one, on a CPU: beyond the parts are the losses and what fused attention computes again."""
     options = distillation_step.parser().parse_args([*distillation_step.QUICK, "--regions", "4", "--crop", "64"])
     trainer = distillation_step.trainer_of(options, 128, distillation_step.Way.OURS, torch.device("cpu"))
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     with EventStorage() as trainer.storage, counter:
         trainer.run_step()
     cfg = configured("miniature/distill_denserc.yaml")
@@ -61,7 +61,7 @@ def test_a_step_of_the_detector_multiplies_its_parts(tmp_path):
         changes = {"DATASETS__TRAIN": ("counted",), "SOLVER__IMS_PER_BATCH": 1, "INPUT__SIZE": 64}
         cfg = squares_config(tmp_path, **changes, MODEL__RPN__POST_NMS_TOPK_TRAIN=1000, DATALOADER__NUM_WORKERS=0)
         torch.manual_seed(0)
-        model, counter = build_model(cfg).train(), FlopCounterMode(display=False)
+        model, counter = build_model(cfg).train(), flop_counter()
         model.set_vocabulary(CLASSES)
         batch = next(iter(build_train_loader(cfg, training_mapper(cfg), start=0, seed=0)))
         with EventStorage(), counter:

@@ -9,7 +9,7 @@ from benchmarks import reference
 from benchmarks.data_path import as_read, grid, made, our_views
 from benchmarks.reference import Attention, ReferenceDistiller, pil_views
 from denserc.construction import Construction, DenseEncoder
-from denserc.data.images.resizing import Resampling
+from denserc.data.images.resizing import BicubicKernel
 from denserc.distillation.distiller import normalized
 from denserc.structures import CLIP_PIXELS
 from tests.distillation.test_distiller import make_batch, make_distiller
@@ -52,6 +52,6 @@ def test_the_pil_way_shows_our_views(tmp_path):
 
     path, boxes = drawn_images(tmp_path, 1)[0], grid(3)
     theirs = pil_views(path, boxes, student=96, foundation=84, crop=32, pixels=CLIP_PIXELS)
-    for ours in (our_views(path, boxes, Resampling.PILLOW, Options), made(as_read(path, boxes, Options))):
+    for ours in (our_views(path, boxes, BicubicKernel.PILLOW, Options), made(as_read(path, boxes, Options))):
         for one, two in zip(ours, theirs, strict=True):
             torch.testing.assert_close(normalized(one, CLIP_PIXELS), two, atol=1e-6, rtol=1e-6)

@@ -12,7 +12,7 @@ def test_efficiency_and_what_joining_costs(monkeypatch, tmp_path):
     taken = {(1, 1): 2.0, (2, 1): 2.5, (1, 2): 4.0}
 
     def trained(copies, processes, command, images, steps):
-        assert images == 3 and steps == 3 + 7 and "DISTILL.SHARDING" in command
+        assert images == 3 and steps == 3 + 7 and "SOLVER.SHARDING" in command
         return {"seconds": taken[copies, processes], "data_seconds": 0.3}
 
     monkeypatch.setattr(weak_scaling, "trained", trained)

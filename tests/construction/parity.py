@@ -1,8 +1,8 @@
-"""What DenseRC computes, beside what CLIPSelf's and DeCLIP's own code computed for the same weights and inputs.
+"""DenseRC's features compared with those of CLIPSelf's and DeCLIP's own code for the same weights and inputs.
 
-A comparison has the name of the recorded array (/work/shared's names; see tests/fixtures/encoders) and its stated
-tolerance. "s" is the training size, "l" twice that, "rect" not square. Test modules ask `Ours` for a fresh model,
-so that a planted mistake reaches every comparison.
+A comparison has the name of the recorded array, of a file in tests/fixtures/encoders, and its stated tolerance. "s" is
+the training size, "l" twice that, "rect" not square. Test modules build a fresh model, `Ours`, so that a planted
+mistake reaches every comparison.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from denserc.construction import Construction, DenseEncoder
 from denserc.encoders import load_exactly, to_open_clip_keys
-from denserc.evaluation.regions import pooling as region_pooling
+from denserc.evaluation.regions.pooling import pool_boxes, pool_masks
 from tests.conftest import Recorded, make_recorded_tower
 
 
@@ -85,11 +85,11 @@ class Ours:
     def boxes(self, name: str, size: str, kind: str = "boxes") -> torch.Tensor:
         count = 1 if size == "rect" else 2
         boxes = [self.recorded("inputs", f"{kind}{i}") for i in range(count)]  # in 0..1
-        return region_pooling.pool_boxes(self.pooled_map(name, size), boxes, side=1)
+        return pool_boxes(self.pooled_map(name, size), boxes, side=1)
 
     def masks(self, name: str, size: str) -> torch.Tensor:
         names = ["masks_rect"] if size == "rect" else [f"masks_{size}{i}" for i in (0, 1)]
-        return region_pooling.pool_masks(self.pooled_map(name, size), [self.recorded("inputs", n) for n in names])
+        return pool_masks(self.pooled_map(name, size), [self.recorded("inputs", n) for n in names])
 
 
 def unit(x: torch.Tensor) -> torch.Tensor:

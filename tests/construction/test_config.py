@@ -27,8 +27,8 @@ def test_other_encoders_without_weights_are_random_and_say_so(caplog):
 
 def test_a_named_construction_with_single_choices_replaced_on_the_command_line():
     replaced = ["MODEL.CONSTRUCTION.NUM_BLOCKS", "2", "MODEL.CONSTRUCTION.PROJECTION", "last"]
-    construction = construction_from_config(configured(*replaced, "MODEL.CONSTRUCTION.SHARED_GATE", "False"))
-    expected = Construction.named("denserc", num_blocks=2, projection="last", shared_gate=False)
+    construction = construction_from_config(configured(*replaced, "MODEL.CONSTRUCTION.FINAL_MLP", "True"))
+    expected = Construction.named("denserc", num_blocks=2, projection="last", final_mlp=True)
     assert construction == expected
     assert construction_from_config(configured("MODEL.CONSTRUCTION.NAME", "clipself")) == Construction.named("clipself")
 

@@ -1,9 +1,11 @@
 """The cost of the dense forward of ViT-B/16 at 1024 x 1024, counted on shapes alone."""
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from denserc.construction import Construction, DenseEncoder
-from denserc.construction.cost import count_multiply_accumulates
+from denserc.construction.cost import count_multiply_accumulates, flop_counter
 from denserc.encoders import build_clip
 
 
@@ -41,3 +43,21 @@ def test_it_stays_below_the_papers_636_and_the_shared_projection_below_612(tower
 def test_the_last_block_computes_only_what_the_choice_needs(tower):
     costs = [total(tower, name) for name in ("last_block_values", "denserc", "clipself", "declip", "denserc_qk")]
     assert costs == sorted(costs)
+
+
+def test_fused_attention_counts_as_its_products():
+    q, k = (torch.randn(2, 3, tokens, 8, requires_grad=True) for tokens in (5, 7))
+    v = torch.randn(2, 3, 7, 16, requires_grad=True)
+    qk, weighted = 2 * 3 * 5 * 7 * 8, 2 * 3 * 5 * 7 * 16  # multiply-accumulates of QK^T, of the product with V
+    with flop_counter() as counter:
+        out = F.scaled_dot_product_attention(q, k, v)
+    assert counter.get_total_flops() == 2 * (qk + weighted)
+    with flop_counter() as counter:
+        out.sum().backward()
+    computed_again = counter.get_total_flops() - 2 * 2 * (qk + weighted)
+    assert computed_again in (0, 2 * qk)  # by fused attention alone; which one runs is for PyTorch to decide
+    same = torch.randn(2, 3, 5, 8, requires_grad=True)
+    with flop_counter() as counter:
+        F.scaled_dot_product_attention(same, same, same).sum().backward()
+    assert any("flash_attention_for_cpu_backward" in str(op) for op in counter.get_flop_counts()["Global"])
+    assert counter.get_total_flops() == 2 * 7 * 2 * 3 * 5 * 5 * 8

@@ -15,7 +15,7 @@ from torch import nn
 from denserc.construction import Construction, ValueModule, ValueSource, dense
 from denserc.encoders import PositionResize, key_formats
 from denserc.encoders.towers import eva
-from denserc.evaluation.regions import pooling as region_pooling
+from denserc.structures import boxes as region_pooling
 from tests.construction import parity
 from tests.construction.parity import Ours, difference
 

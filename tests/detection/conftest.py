@@ -12,7 +12,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from timm.models.eva import Eva
 from torch import nn
 
-from denserc.config import get_denserc_config
+from denserc.config import get_denserc_config, read_config
 from denserc.construction import Construction, DenseEncoder
 from denserc.data.datasets.registration import register_open_vocab_dataset
 from denserc.detection import FViT, FViTBackbone
@@ -81,6 +81,8 @@ def _tiny_config(masks: bool = False) -> CfgNode:
     cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION = 14
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
     cfg.MODEL.MASK_ON = masks
+    cfg.MODEL.ANCHOR_GENERATOR.NAME, cfg.MODEL.RPN.HEAD_NAME = "AnchorGrid", "RPNHead"
+    cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_MASK_HEAD.NAME = "BoxHead", "MaskHead"
     return cfg
 
 
@@ -196,8 +198,8 @@ class Original:
 
     def detector(self) -> FViT:
         spec, lvis = self.settings["spec"], self.variant == "lvis"
-        cfg = get_denserc_config()
-        cfg.merge_from_file(str(CONFIGS / "Base-FViT.yaml"))
+        cfg = read_config(CONFIGS / "Base-FViT.yaml")
+        cfg.defrost()
         cfg.MODEL.FVIT.BLOCKS = spec["out_indices"]
         cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_BOX_HEAD.CONV_DIM = cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = spec["fpn"]
         cfg.MODEL.FVIT.CLASSIFIER.BACKGROUND_WEIGHT = spec["bg_weight"]
@@ -208,7 +210,7 @@ class Original:
         cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = rules["nms"]["iou_threshold"]
         cfg.TEST.DETECTIONS_PER_IMAGE = rules["max_per_img"]
         if lvis:
-            cfg.MODEL.FVIT.RPN.NORM, cfg.MODEL.FVIT.ROI.LOW_QUALITY, cfg.MODEL.MASK_ON = "BN", "overwrite", True
+            cfg.MODEL.FVIT.RPN.NORM, cfg.MODEL.FVIT.ROI.LOW_QUALITY, cfg.MODEL.MASK_ON = "BN", True, True
         encoder = DenseEncoder(_recorded_tower(spec), Construction.named("clipself"))
         model = build_detector(cfg, encoder, StandInText(spec["embed"]), input_size=spec["size"])
         state, vectors = from_mmdetection(self.state())

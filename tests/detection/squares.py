@@ -1,4 +1,4 @@
-"""Six images of coloured squares, and detectors over the random miniature CLIP that train on them for a few steps."""
+"""Six images of colored squares, and detectors over the random miniature CLIP that train on them for a few steps."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 from denserc.detection.engine import run
 from tests.paths import CONFIGS
 
@@ -15,15 +15,14 @@ CLASSES = ("red square", "blue square", "green square")
 CONFIG = CONFIGS / "miniature" / "fvit.yaml"
 
 # Norms that look at one image, all candidates sampled so that nothing is drawn, and divisors that are the same numbers
-# in every forward: 256 anchors an image, 10 proposals and 2 squares an image.
+# in every forward: all anchors (none between two thresholds is ignored), 10 proposals and 2 squares per image.
 NOTHING_DRAWN = {
     "MODEL__FPN__NORM": "GN",
     "MODEL__ROI_BOX_HEAD__NORM": "GN",
-    "MODEL__FVIT__UPSAMPLER_NORM": "GN",
     "MODEL__FPN__OUT_CHANNELS": 32,
     "MODEL__ROI_BOX_HEAD__CONV_DIM": 32,
     "MODEL__RPN__BATCH_SIZE_PER_IMAGE": 10000,
-    "MODEL__FVIT__RPN__NORMALISER": "fixed",
+    "MODEL__RPN__IOU_THRESHOLDS": [0.5, 0.5],
     "MODEL__RPN__POST_NMS_TOPK_TRAIN": 10,
     "MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 200,
     "MODEL__ROI_HEADS__POSITIVE_FRACTION": 1.0,
@@ -60,8 +59,8 @@ def write_squares(root: Path, *, segmented=lambda image, label: False, crowd: bo
 
 def squares_config(folder: Path, **changes):
     """Four steps of two images at 32 pixels; changes by dotted key with __ for the dots."""
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(CONFIG))
+    cfg = read_config(CONFIG)
+    cfg.defrost()
     cfg.MODEL.ENCODER.RANDOM_INIT = True
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("squares_train",), ("squares_val",)
     cfg.INPUT.SIZE = 32

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 from denserc.detection import FViTBackbone, FViTROIHeads, FViTRPN
 from denserc.detection.convert import from_mmdetection
 from denserc.structures import CheckpointError
@@ -25,8 +25,8 @@ def published(name):
     ],
 )
 def test_every_published_key_has_its_place(config, name, patch, width, embed_dim, trained):
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(ROOT / "configs" / f"{config}.yaml"))
+    cfg = read_config(ROOT / "configs" / f"{config}.yaml")
+    cfg.defrost()
     encoder = nn.Module()
     encoder.patch_size, encoder.width, encoder.embed_dim = patch, width, embed_dim
     with torch.device("meta"):

@@ -114,7 +114,7 @@ def test_recall_of_proposals_is_reported_on_request_and_files_repeat_the_run(con
     results = run(asked, evaluator_factory=detection_evaluators(asked), eval_only=True)["squares_val"]
     assert list(results) == ["ov_coco", "proposals"] and 0 < results["proposals"]["AR@1000_all"] <= 100
 
-    writing = config(MODEL__WEIGHTS=weights, TEST__PROPOSALS__FILE=file, TEST__PROPOSALS__PER_IMAGE=200)
+    writing = config(MODEL__WEIGHTS=weights, TEST__PROPOSALS__FILE=file, MODEL__RPN__POST_NMS_TOPK_TEST=200)
     run(writing, evaluator_factory=Recorder, eval_only=True)
     saved = os.path.join(asked.OUTPUT_DIR, "inference", "squares_val", "coco_instances_results.json")
     again = evaluate_files("squares_val", predictions=saved, proposals=file)
@@ -213,7 +213,7 @@ def test_evaluation_can_write_proposals_instead(config, trained):
     cfg, _ = trained
     path = os.path.join(cfg.OUTPUT_DIR, "proposals.json")
     weights = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
-    writing = config(MODEL__WEIGHTS=weights, TEST__PROPOSALS__FILE=path, TEST__PROPOSALS__PER_IMAGE=7)
+    writing = config(MODEL__WEIGHTS=weights, TEST__PROPOSALS__FILE=path, MODEL__RPN__POST_NMS_TOPK_TEST=7)
     results = run(writing, evaluator_factory=Recorder, eval_only=True)
     entries = json.loads(open(path).read())
     assert results == {"squares_val": {"proposals": {"count": len(entries)}}}

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from denserc.config import get_denserc_config
 from denserc.engine.solver import ExportedWeights, TrainedAverage, build_optimizer, build_trained_average
 from denserc.structures import CheckpointError, ConfigurationError
 
 
-def test_the_optimizer_is_adamw_over_what_learns(tiny_config):
-    cfg = tiny_config()
+def test_the_optimizer_is_adamw_over_what_learns():
+    cfg = get_denserc_config()
     cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.BASE_LR = 0.1, 0.01
     torch.manual_seed(0)
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
@@ -28,9 +29,9 @@ def test_the_optimizer_is_adamw_over_what_learns(tiny_config):
 
 
 @pytest.mark.parametrize(("rule", "rate"), [("none", 0.01), ("linear", 0.0025), ("sqrt", 0.005)])
-def test_the_rate_follows_the_batch_by_the_named_rule(tiny_config, rule, rate):
+def test_the_rate_follows_the_batch_by_the_named_rule(rule, rate):
     """The original's rate is meant for 64 images a step; here there are 16."""
-    cfg = tiny_config()
+    cfg = get_denserc_config()
     cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.LR_SCALING = 0.01, 16, rule
     assert build_optimizer(cfg, nn.Linear(1, 1)).param_groups[0]["lr"] == pytest.approx(rate)
     cfg.SOLVER.REFERENCE_BATCH = 0
@@ -80,18 +81,18 @@ def test_both_sides_come_back_from_a_state(normed):
     assert torch.equal(normed[1].bias, trained)
     with average.exported_weights():
         torch.testing.assert_close(normed[1].bias, trained - 1.0)
-    with pytest.raises(CheckpointError, match="another detector"):
+    with pytest.raises(CheckpointError, match="another model"):
         TrainedAverage(nn.Linear(2, 2), decay=0.5, exported=ExportedWeights.AVERAGE).load_state_dict(state)
 
 
-def test_trained_weights_may_be_exported_and_no_decay_is_no_average(normed, tiny_config):
+def test_trained_weights_may_be_exported_and_no_decay_is_no_average(normed):
     average = TrainedAverage(normed, decay=0.5, exported=ExportedWeights.TRAINED)
     average.update()
     shift(normed, 2.0)
     before = normed[1].bias.clone()
     with average.exported_weights():
         assert torch.equal(normed[1].bias, before)
-    cfg = tiny_config()
+    cfg = get_denserc_config()
     assert build_trained_average(cfg, normed) is None
     cfg.SOLVER.EMA.DECAY = 1.0
     with pytest.raises(ConfigurationError, match="SOLVER.EMA.DECAY"):

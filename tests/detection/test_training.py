@@ -168,7 +168,6 @@ def test_a_step_that_is_no_number_leaves_its_batch(config, monkeypatch):
     [
         {"MODEL__FVIT__BACKBONE_PRECISION": "bf16"},
         {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__PRECISION": "bf16"},
-        {"MODEL__FVIT__PADDING": "divisible"},
     ],
 )
 def test_a_detector_trains_and_tests_with(config, changes):

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from PIL import Image
 
-from denserc.construction import add_encoder_config
-from denserc.distillation.config import add_distillation_config
+from denserc.config import get_denserc_config
 from tests.paths import FIXTURES
 
 RECORDED = FIXTURES / "distillation"
@@ -38,16 +37,15 @@ def make_cfg(image_folder, tmp_path):
     """A miniature training on random weights: KEY, VALUE, ... change it."""
 
     def make(*changes) -> CfgNode:
-        cfg = get_cfg()
-        add_encoder_config(cfg)
-        add_distillation_config(cfg)
+        cfg = get_denserc_config()
         cfg.merge_from_list(
             ["MODEL.DEVICE", "cpu", "MODEL.ENCODER.NAME", "DenseRC-Miniature", "MODEL.ENCODER.RANDOM_INIT", True]
-            + ["DISTILL.FOLDERS", (str(image_folder),), "DISTILL.STUDENT_SIZE", 64, "DISTILL.CROP_SIZE", 32]
+            + ["DISTILL.SOURCES", (f"folder:{image_folder}",), "INPUT.SIZE", 64, "DISTILL.CROP_SIZE", 32]
             + ["DISTILL.FOUNDATION.NAME", "colour_texture_p8", "DISTILL.REGIONS.MAX_SPLIT", 2]
+            + ["SOLVER.BETAS", (0.9, 0.98), "SOLVER.EPS", 1e-6, "SOLVER.REFERENCE_BATCH", 16]
             + ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 1e-3, "SOLVER.MAX_ITER", 6, "SOLVER.WARMUP_ITERS", 2]
             + ["SOLVER.CHECKPOINT_PERIOD", 3, "DATALOADER.NUM_WORKERS", 0, "SEED", 3]
-            + ["DISTILL.PROGRESS_BAR", False, "OUTPUT_DIR", str(tmp_path / "output"), *changes]
+            + ["OUTPUT_DIR", str(tmp_path / "output"), *changes]
         )
         return cfg
 

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import torch
 
-from denserc.distillation import trainer as state
-from denserc.distillation.trainer import DistillationTrainer
+from denserc.distillation.trainer import DistillationTrainer, latest_state
 from denserc.launch import launch_command
+from denserc.structures.files import partial_files
 from tests.paths import ROOT
+
+STEPS = 24  # of the configuration
 
 
 def command_main():
@@ -50,7 +52,7 @@ class HalfWritten:
 def die_while_writing(limit: int) -> None:
     """From now on this process dies after `limit` bytes of its next resume state."""
     save = torch.save
-    state.torch.save = lambda content, file: save(content, HalfWritten(file, limit))
+    torch.save = lambda content, file: save(content, HalfWritten(file, limit))
 
 
 def die_in_step(step: int) -> None:
@@ -93,8 +95,11 @@ def ending(pid: int) -> int:
 
 
 def steps_done(folder: Path) -> int:
-    latest = state.latest_state(folder)
-    return int(latest.stem.removeprefix("state_")) if latest else 0
+    """Steps of the newest checkpoint; STEPS after the last."""
+    latest = latest_state(folder)
+    if latest is None:
+        return 0
+    return STEPS if latest.stem == "state_final" else int(latest.stem.removeprefix("state_")) + 1
 
 
 def main(config: str, folder: Path, kills: int, seed: int) -> dict:
@@ -121,7 +126,7 @@ def main(config: str, folder: Path, kills: int, seed: int) -> dict:
             os.kill(pid, signal.SIGKILL)
             endings.append(ending(pid))
         at.append(steps_done(killed))
-        partials += any(killed.glob("*.partial"))
+        partials += any(partial_files(killed))
     last = ending(fork(train, [*flags, str(killed)]))
     return {"kills": endings, "last": last, "states": at, "partials": partials, "steps": total}
 

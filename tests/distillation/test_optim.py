@@ -7,7 +7,7 @@ import torch
 
 from denserc.construction import Construction, DenseEncoder
 from denserc.distillation.optim import Trainable, build_optimizer, learning_rate, set_trainable
-from denserc.engine import RateScaling, build_average, scaled_rate
+from denserc.engine import RateScaling, scaled_rate
 from denserc.structures import ConfigurationError
 
 
@@ -65,13 +65,7 @@ def test_rate_follows_the_batch_by_the_named_rule():
     # The paper's setting is the paper's rate under every rule.
     assert all(scaled_rate(1e-5, batch=16, reference=16, rule=rule) == 1e-5 for rule in RateScaling)
     with pytest.raises(ConfigurationError, match="REFERENCE_BATCH"):
-        scaled_rate(1e-5, batch=16, reference=0, rule=RateScaling.LINEAR, key="DISTILL.REFERENCE_BATCH")
-
-
-def test_no_average_without_a_decay(student):
-    assert build_average(student, 0.0) is None
-    assert not any(p.requires_grad for p in build_average(student, 0.9).parameters())
-    assert all(p.requires_grad for p in student.parameters())
+        scaled_rate(1e-5, batch=16, reference=0, rule=RateScaling.LINEAR, key="SOLVER.REFERENCE_BATCH")
 
 
 def test_the_fused_update_is_the_plain_one(student):

@@ -12,7 +12,7 @@ from denserc.encoders.towers.base import FoundationModel
 from denserc.structures import CLIP_PIXELS, ConfigurationError, DataError, WeightsMismatchError
 
 
-def test_the_stand_in_tells_regions_of_other_colour_or_texture_apart():
+def test_the_stand_in_tells_regions_of_other_color_or_texture_apart():
     model = build_foundation_model("colour_texture_p8")
     image = torch.full((1, 3, 64, 64), 0.2)
     image[:, 0, :, 32:] = 0.9  # right half: red
@@ -20,7 +20,7 @@ def test_the_stand_in_tells_regions_of_other_colour_or_texture_apart():
     features = F.normalize(model(image), dim=1).flatten(2)[0]  # (C, 64)
     similarity = (features.T @ features).view(8, 8, 8, 8)
     within = similarity[1, 1, 2, 2]
-    assert within > similarity[1, 1, 1, 6] + 0.3  # other colour
+    assert within > similarity[1, 1, 1, 6] + 0.3  # other color
     assert within > similarity[1, 1, 6, 1] + 0.5  # other texture
 
 
@@ -34,7 +34,7 @@ def test_the_stand_in_is_deterministic_without_parameters_and_takes_rectangles()
 
 
 @torch.no_grad()
-def test_dinov2_gives_timms_normalised_patch_tokens():
+def test_dinov2_gives_timms_normalized_patch_tokens():
     model = build_foundation_model("dinov2_vits14", random_init=True)
     images = torch.randn(1, 3, 56, 28)
     tokens = model.model.forward_features(images)[:, model.model.num_prefix_tokens :]
@@ -63,7 +63,7 @@ def test_every_name_is_a_model_of_timm_with_the_patch_size_it_says(name):
 
 
 @torch.no_grad()
-def test_dinov3_gives_the_normalised_penultimate_block(monkeypatch):
+def test_dinov3_gives_the_normalized_penultimate_block(monkeypatch):
     monkeypatch.setattr(timm, "create_model", functools.partial(timm.create_model, depth=3))
     model = build_foundation_model("dinov3_vits16", random_init=True)
     seen = {}
@@ -107,7 +107,7 @@ def test_timms_own_names_are_left_alone():
 
 
 class Mean(FoundationModel):
-    """Mean colours: the smallest model of one's own."""
+    """Mean colors: the smallest model of one's own."""
 
     name, patch_size, pixels = "mean", 4, CLIP_PIXELS
 

@@ -66,7 +66,7 @@ def test_it_opens_and_runs(name):
     + [("EVA02-B-16", CLIP_PIXELS), ("ViT-L-14-336-quickgelu", CLIP_PIXELS)],
 )
 def test_weights_from_a_file_are_fed_as_those_of_a_tag(name, pixels):
-    """Without a tag open_clip itself would normalise SigLIP's input with CLIP's statistics."""
+    """Without a tag open_clip itself would normalize SigLIP's input with CLIP's statistics."""
     assert on_shapes(name).image.pixels == pixels
 
 

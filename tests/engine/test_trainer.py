@@ -8,20 +8,16 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from denserc.engine import StepTrainer
+from denserc.engine.solver import ExportedWeights, TrainedAverage
 
 
 class Trainer(StepTrainer):
     """Batches are tensors (n, 2); the loss is the mean of the module's outputs."""
 
-    steps = 0
-
     def losses(self, batch):
         return {"loss": self.model(batch).mean()}
 
-    def updated(self):
-        self.steps += 1
-
-    def keepsake(self, batch):
+    def snapshot(self, batch):
         return {"batch": batch}, len(batch)
 
 
@@ -38,6 +34,7 @@ def run_steps(tmp_path):
             device=torch.device("cpu"),
             images_per_step=images,
             failures=tmp_path,
+            average=TrainedAverage(module, decay=0.5, exported=ExportedWeights.AVERAGE),
             **options,
         )
         with EventStorage() as trainer.storage:
@@ -53,7 +50,7 @@ IMAGES = torch.tensor([[1.0, 2.0], [3.0, 5.0], [-1.0, 4.0], [0.0, 8.0]])
 def test_accumulated_batches_are_the_step_of_the_large_one(run_steps):
     whole, halves = run_steps([IMAGES]), run_steps([IMAGES[:2], IMAGES[2:]], accumulate=2)
     torch.testing.assert_close(whole.module.weight, halves.module.weight)
-    assert halves.images_drawn == 4 and halves.steps == 1
+    assert halves.images_drawn == 4 and halves.average.updates == 1
     one, two = (trainer.storage.latest()["loss"][0] for trainer in (whole, halves))
     assert one == pytest.approx(two)
 
@@ -78,5 +75,5 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(run_steps, tmp
 
 def test_a_scale_that_overflows_skips_the_step(run_steps):
     trainer = run_steps([IMAGES], scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127))
-    assert trainer.skipped_steps == 1 and trainer.steps == 0
+    assert trainer.skipped_steps == 1 and trainer.average.updates == 0
     assert trainer.scaler.get_scale() == 2.0**126

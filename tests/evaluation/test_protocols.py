@@ -10,6 +10,7 @@ from denserc.evaluation import DetectionEvaluator, LvisProtocol, OvCocoEvaluator
 from denserc.evaluation.detection.open_vocabulary import frequency_protocol
 from denserc.evaluation.scoring.average_precision import MEASURES, Shape, score_detections
 from denserc.structures import ConfigurationError, DataError
+from denserc.structures.files import partial_files
 from tests.evaluation import generated
 from tests.evaluation.detection.test_evaluator import NOVEL, run
 from tests.evaluation.scoring.test_average_precision import percent, reference
@@ -208,7 +209,7 @@ def test_a_failure_while_writing_leaves_the_files_before_it_whole(registered, tm
     with pytest.raises(ZeroDivisionError):
         evaluator.evaluate_detections([])
     assert {path.name: path.read_text() for path in tmp_path.glob("*oco_*")} == before
-    assert not list(tmp_path.glob(".*oco_*")), "unfinished files stay behind"
+    assert not list(partial_files(tmp_path)), "unfinished files stay behind"
 
 
 @pytest.mark.parametrize(

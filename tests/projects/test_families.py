@@ -6,7 +6,7 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 from denserc.construction import load_checkpoint
 from denserc.distillation.engine import run
 from denserc.distillation.export import PRODUCT_NAME
@@ -40,9 +40,8 @@ def models(tmp_path_factory):
 
 
 def configure(file, *changes):
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(CONFIGS / file))
-    cfg.merge_from_list(list(changes))
+    cfg = read_config(CONFIGS / file, changes)
+    cfg.defrost()
     return cfg
 
 
@@ -53,9 +52,9 @@ def test_distil_save_load_detect(pictures, models, tmp_path, family, blocks):
     name = models[family]
     cfg = configure(
         "distill_denserc.yaml", "MODEL.ENCODER.NAME", name, "MODEL.ENCODER.RANDOM_INIT", True,
-        "OUTPUT_DIR", str(tmp_path), "DISTILL.FOLDERS", (str(pictures),), "DATASETS.TRAIN", (), "DATASETS.TEST", (),
-        "DISTILL.STUDENT_SIZE", 48, "DISTILL.CROP_SIZE", 32,
-        "DISTILL.REGIONS.MAX_SPLIT", 2, "DISTILL.PRECISION", "fp32", "DISTILL.PROGRESS_BAR", False, "SEED", 1,
+        "OUTPUT_DIR", str(tmp_path), "DISTILL.SOURCES", (f"folder:{pictures}",), "DATASETS.TRAIN", (),
+        "DATASETS.TEST", (), "INPUT.SIZE", 48, "DISTILL.CROP_SIZE", 32,
+        "DISTILL.REGIONS.MAX_SPLIT", 2, "SOLVER.AMP.ENABLED", False, "SEED", 1,
         "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 30, "SOLVER.WARMUP_ITERS", 3, "SOLVER.BASE_LR", 1e-3,
     )  # fmt: skip
     losses = run(cfg)["distillation"]

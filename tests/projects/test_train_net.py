@@ -66,11 +66,11 @@ def test_distil_detect_transfer_by_the_command_line(world, tmp_path, monkeypatch
     written = call(
         "FViT", "miniature/fvit.yaml", "--eval-only", "OUTPUT_DIR", str(tmp_path / "proposals"),
         "MODEL.WEIGHTS", str(detector / "model_final.pth"), "TEST.PROPOSALS.FILE", str(proposals),
-        "DATASETS.TEST", "('miniature_ov_coco_train_base',)", "TEST.PROPOSALS.PER_IMAGE", "50",
+        "DATASETS.TEST", "('miniature_ov_coco_train_base',)", "MODEL.RPN.POST_NMS_TOPK_TEST", "50",
     )  # fmt: skip
     assert written["miniature_ov_coco_train_base"]["proposals"]["count"] > 0
     call(
         "Distillation", "miniature/distill_denserc.yaml", *FEW, "OUTPUT_DIR", str(tmp_path / "again"),
-        "DISTILL.REGIONS.SOURCE", "proposals", "DISTILL.REGIONS.PROPOSALS", f"('{proposals}',)", "DATASETS.TEST", "()",
+        "DISTILL.REGIONS.PROPOSALS", f"('{proposals}',)", "DATASETS.TEST", "()",
     )  # fmt: skip
     assert read_metadata(tmp_path / "again" / "denserc.safetensors").extra["steps"] == 2

@@ -58,7 +58,7 @@ def test_text_embeddings_of_wrong_shape_or_not_finite_are_refused():
         TextEmbeddings(("a",), torch.tensor([[float("nan")]]))
 
 
-def test_pixel_statistics_normalise_and_are_checked():
+def test_pixel_statistics_normalize_and_are_checked():
     pixels = PixelStatistics((0.5, 0.5, 0.5), (0.25, 0.5, 1.0))
     assert pixels.normalize(torch.ones(1, 3, 1, 1)).flatten().tolist() == [2.0, 1.0, 0.5]
     assert pixels.mean_255 == (127.5, 127.5, 127.5)

@@ -7,16 +7,14 @@ import pytest
 from detectron2.config import CfgNode
 
 from denserc.analysis.ablation_tables import OURS, TABLES, Ablation, Variant
-from denserc.config import get_denserc_config
 from denserc.construction.config import construction_from_config
+from denserc.model_zoo import get_config
 from denserc.tools import ablate
 
 
 @pytest.fixture()
 def base() -> CfgNode:
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(ablate.MINIATURE_CONFIG))
-    return cfg
+    return get_config("miniature/distill_denserc")
 
 
 @pytest.mark.parametrize("name", list(TABLES))

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from denserc.commands import check_env as command
 from denserc.tools import check_env
 from denserc.tools.check_env import Check, Status
 
@@ -22,11 +23,17 @@ def failing_import(monkeypatch, module: str, error: Exception) -> None:
 
 
 def test_the_environment_of_the_tests_is_complete():
-    done = subprocess.run(
-        [sys.executable, "-m", "denserc.tools.check_env"], capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run([sys.executable, "-m", "denserc", "check-env"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    for word in ("Python", "torch", "torchvision operators", "cores", "detectron2", "Everything required is there."):
+    for word in (
+        "Python",
+        "torch",
+        "torchvision operators",
+        "cores",
+        "detectron2",
+        "denserc works",
+        "Everything required is there.",
+    ):
         assert word in done.stdout
 
 
@@ -93,9 +100,17 @@ def test_missing_detectron2_is_a_fault(monkeypatch):
     assert check.status is Status.BROKEN and "make env" in check.fix
 
 
+def test_denserc_itself_is_tried(monkeypatch):
+    (check,) = check_env.check_denserc()
+    assert check.status is Status.OK and "configs in" in check.found and "128, 8, 12" in check.found
+    failing_import(monkeypatch, "denserc.model_zoo", ImportError("no yacs"))
+    (check,) = check_env.check_denserc()
+    assert check.status is Status.BROKEN and "no yacs" in check.found and "install" in check.fix
+
+
 def test_a_fault_fails_the_whole(monkeypatch, capsys):
     monkeypatch.setattr(check_env, "run_checks", lambda: [Check("thing", Status.BROKEN, "absent", "get one")])
-    assert check_env.main([]) == 1
+    assert command.main([]) == 1
     assert "fix: get one" in capsys.readouterr().out
     monkeypatch.setattr(check_env, "run_checks", lambda: [Check("thing", Status.NOTE, "odd")])
-    assert check_env.main([]) == 0
+    assert command.main([]) == 0

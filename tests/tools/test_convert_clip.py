@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from denserc.commands.convert_clip import main
 from denserc.construction import load_checkpoint
 from denserc.structures import CheckpointError, WeightsMismatchError
-from denserc.tools.convert_clip import main
 from tests.published import register_tiny_eva
 
 RECORDED = {

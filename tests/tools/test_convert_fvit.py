@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from denserc.commands.convert_fvit import main
 from denserc.data.images.reading import read_rgb
 from denserc.detection import load_detector
 from denserc.detection.convert import from_mmdetection, original_to_ours
@@ -21,7 +22,7 @@ from denserc.structures import (
     TextEmbeddings,
     WeightsMismatchError,
 )
-from denserc.tools.convert_fvit import main, name_embeddings, published_config
+from denserc.tools.convert_fvit import name_embeddings, published_config
 from tests.paths import DATA
 from tests.published import published_shapes, register_tiny_eva, shrunk_detector, write_detector_config
 from tests.published import write_random_clip as write_clip
@@ -138,7 +139,7 @@ def to_open_clip_names(key):
 def test_the_four_published_configurations_are_told_by_their_shapes():
     for name, config in (("b16_ovcoco", "ovcoco_vitb16"), ("l14_ovlvis", "ovlvis_vitl14")):
         state = {key: torch.empty(shape, device="meta") for key, (shape, _) in published_shapes(name).items()}
-        assert published_config(state, name).stem == config
+        assert published_config(state, name) == config
     with pytest.raises(ConfigurationError, match="66 rows .* width 96"):
         published_config(shrunk_detector(), "a tiny one")
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from denserc.commands.describe import main
 from denserc.construction import Construction, DenseEncoder, DenseModel, save_checkpoint
 from denserc.structures import ConfigurationError
-from denserc.tools.describe import describe, main, mean_gates, parse_size
+from denserc.tools.describe import describe, mean_gates, parse_size
 
 
 @pytest.fixture()

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from denserc.commands.doctor import main
 from denserc.data.vocabulary.text_embeddings import save_text_embeddings
-from denserc.structures import TextEmbeddings
-from denserc.tools.doctor import main
+from denserc.structures import DataError, TextEmbeddings
 
 pytestmark = pytest.mark.usefixtures("forget_registered")
 
@@ -75,7 +75,8 @@ def test_absent_files_and_unknown_sets_are_findings(birds, tmp_path, capsys):
     (finding,) = json.loads(capsys.readouterr().out)["sets"]["birds_val"]["findings"]
     assert "val.json does not exist" in finding["message"] and "datasets/README.md" in finding["advice"]
     assert main(["ov_coco_2017_val", "nothing"]) == 1
-    assert main([str(tmp_path / "absent.yaml")]) == 1
+    with pytest.raises(DataError, match="absent.yaml"):
+        main([str(tmp_path / "absent.yaml")])
 
 
 def test_embeddings_are_checked(birds, tmp_path, capsys):

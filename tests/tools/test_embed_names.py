@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from denserc.commands.embed import main
 from denserc.data.vocabulary.prompts import PLAIN_TEMPLATES
 from denserc.data.vocabulary.text_embeddings import embed_names, load_text_embeddings
 from denserc.encoders import build_clip
-from denserc.tools.embed_names import main
+from denserc.structures import ConfigurationError, DataError
 
 MINIATURE = ["--encoder", "DenseRC-Miniature", "--templates", "plain"]
 
@@ -49,8 +50,8 @@ def test_a_file_without_a_fingerprint_is_told_by_its_vectors(tmp_path, tower, ca
     torch.save({"red circle": by_name["blue square"]}, tmp_path / "other.pt")
     assert main([*MINIATURE, "--compare", str(tmp_path / "other.pt")]) == 1
     torch.save({"red circle": torch.ones(3)}, tmp_path / "narrow.pt")
-    assert main([*MINIATURE, "--compare", str(tmp_path / "narrow.pt")]) == 1
-    assert "width 3" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError, match="width 3"):
+        main([*MINIATURE, "--compare", str(tmp_path / "narrow.pt")])
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,6 @@ def test_a_file_without_a_fingerprint_is_told_by_its_vectors(tmp_path, tower, ca
         ([*MINIATURE, "--data-sets", "nothing", "--output", "e.safetensors"], "nothing"),
     ],
 )
-def test_senseless_requests_are_refused(arguments, message, capsys):
-    assert main(arguments) == 1
-    assert message in capsys.readouterr().err
+def test_senseless_requests_are_refused(arguments, message):
+    with pytest.raises((ConfigurationError, DataError), match=message):
+        main(arguments)

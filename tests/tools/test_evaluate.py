@@ -5,10 +5,11 @@ import json
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from denserc.commands.eval import main
 from denserc.data.proposals import result_lines, write_results
 from denserc.evaluation import build_evaluator
 from denserc.structures import ConfigurationError, DataError
-from denserc.tools.evaluate import evaluate, main
+from denserc.tools.evaluate import evaluate
 from tests.evaluation import generated
 
 

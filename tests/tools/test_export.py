@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from denserc.tools.export import main
+from denserc.commands.export import main
 
 USE = """
 import sys, torch, torchvision

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from denserc.commands.interference import DEFAULT, main
 from denserc.construction import Construction, DenseEncoder, DenseModel, save_checkpoint
 from denserc.encoders import build_clip
 from denserc.miniature.write_world import Sizes, write_world
 from denserc.structures import ConfigurationError, DataError
-from denserc.tools.interference import DEFAULT, build_encoders, main, measure
+from denserc.tools.interference import build_encoders, measure
 
 MIXING = {"denserc_qk", "denserc_qq", "declip"}
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from detectron2.data import DatasetCatalog
 
+from denserc.commands.dataset_new import main
 from denserc.data import dataset_vocabulary, register_from_yaml
-from denserc.structures import Vocabulary
-from denserc.tools.new_data_set import main
+from denserc.structures import DataError, Vocabulary
 
 pytestmark = pytest.mark.usefixtures("forget_registered")
 
@@ -30,7 +30,7 @@ def arguments(tmp_path):
 
 
 def test_the_description_registers_what_it_says(arguments, tmp_path):
-    assert main([*arguments, "--novel", "Teapot", "--val", "0.3"]) == 0
+    main([*arguments, "--novel", "Teapot", "--val", "0.3"])
     assert register_from_yaml(tmp_path / "my" / "new" / "birds.yaml") == ("birds_train", "birds_val")
     assert dataset_vocabulary("birds_val") == Vocabulary(["no", "hen", "tea pot"], novel=["tea pot"])
     train, val = (DatasetCatalog.get(f"birds_{split}") for split in ("train", "val"))
@@ -40,11 +40,11 @@ def test_the_description_registers_what_it_says(arguments, tmp_path):
 
 
 def test_a_set_to_evaluate_on_alone(arguments, tmp_path):
-    assert main([*arguments, "--val", "1"]) == 0
+    main([*arguments, "--val", "1"])
     assert register_from_yaml(tmp_path / "my" / "new" / "birds.yaml") == ("birds_val",)
     assert not dataset_vocabulary("birds_val").novel and len(DatasetCatalog.get("birds_val")) == 10
 
 
-def test_an_unknown_novel_class_is_named(arguments, capsys):
-    assert main([*arguments, "--novel", "hens"]) == 1
-    assert "did you mean 'hen'" in capsys.readouterr().err
+def test_an_unknown_novel_class_is_named(arguments):
+    with pytest.raises(DataError, match="did you mean 'hen'"):
+        main([*arguments, "--novel", "hens"])

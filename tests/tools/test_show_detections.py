@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from denserc.commands.show import main
 from denserc.data.images.reading import read_rgb
 from denserc.structures import ConfigurationError, DataError, Vocabulary
-from denserc.tools import show_detections
-from denserc.tools.show_detections import Shown, drawn_size, from_data_set, listed, main, titled, truth_of
+from denserc.tools.show_detections import Shown, drawn_size, from_data_set, show, titled, truth_of
 from denserc.visualization.detections import BASE, NOVEL
 
 
@@ -33,8 +35,8 @@ def squares(tmp_path):
     return tmp_path / "set.yaml"
 
 
-def count(picture, colour):
-    return int((picture == np.array(colour)).all(axis=-1).sum())
+def count(picture, color):
+    return int((picture == np.array(color)).all(axis=-1).sum())
 
 
 def test_a_data_set_brings_its_names_and_its_truth(detector, squares, tmp_path):
@@ -71,29 +73,32 @@ def test_truth_is_drawn_where_it_is(squares):
     assert len(truth_of(pictures[0], read_rgb(pictures[0].file), (60, 90), vocabulary).boxes) == 0  # a crowd
 
 
-def test_a_detection_lies_where_the_object_is_in_the_picture_of_the_page(monkeypatch):
-    """The network sees the whole image at its own size; boxes come back in the pixels of what is drawn."""
-
+def test_detections_are_in_the_pixels_of_the_page(tmp_path):
     class Detector:
-        vocabulary, metadata = Vocabulary(["cup"]), {"config": "INPUT: {SIZE: 64, RESAMPLING: opencv_bilinear}"}
+        """One cup that fills the left half of any picture."""
 
-        def __call__(self, inputs):
-            self.seen = inputs[0]
-            return [{"instances": "found"}]
+        threshold, frames = 0.5, []
 
-    detector = Detector()
-    monkeypatch.setattr(show_detections, "detected_objects", lambda found, vocabulary, overlap: found)
-    pixels = np.zeros((100, 200, 3), dtype=np.uint8)
-    assert show_detections.detect(detector, pixels, (50, 100), 0.5) == "found"
-    assert detector.seen["image"].shape == (3, 32, 64) and (detector.seen["height"], detector.seen["width"]) == (
-        50,
-        100,
-    )
+        def set_vocabulary(self, names, novel):
+            self.names = names
+
+        def __call__(self, pixels, frame):
+            self.frames.append((pixels.shape, frame))
+            boxes = Boxes(torch.tensor([[0.0, 0.0, frame[1] / 2, frame[0]]]))
+            return Instances(frame, pred_boxes=boxes, scores=torch.tensor([0.9]), pred_classes=torch.tensor([0]))
+
+    Image.new("RGB", (1600, 1000)).save(tmp_path / "a.png")
+    options = {"most": 3, "overlap": 0.5, "largest": 800, "masks": False}
+    show({"one": Detector()}, [Shown(str(tmp_path / "a.png"))], Vocabulary(["cup"]), tmp_path, **options)
+    assert Detector.frames == [((1000, 1600, 3), (500, 800))]
+    page = read_rgb(tmp_path / "detections.png")
+    columns = np.flatnonzero((page == np.array(BASE)).all(axis=-1).sum(axis=0) > 400)  # the box's left and right side
+    assert abs(columns[-1] - columns[0] - 400) < 6
+    assert "one: cup 0.90" in (tmp_path / "detections.html").read_text()
 
 
 def test_small_things(tmp_path):
     assert drawn_size((480, 640), 320) == (240, 320) and drawn_size((20, 10), 320) == (20, 10)
-    assert listed("red cup, ball,,") == ["red cup", "ball"]
     assert titled(["A=x/m.pth", "run/m.pth"]) == {"A": Path("x/m.pth"), "run/m": Path("run/m.pth")}
     with pytest.raises(ConfigurationError, match="TITLE=FILE"):
         titled(["a/m.pth", "x/a/m.pth"])

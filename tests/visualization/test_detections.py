@@ -10,8 +10,8 @@ from denserc.visualization.detections import BASE, NOVEL
 GREY = np.full((400, 400, 3), 128, dtype=np.uint8)
 
 
-def count(picture, colour):
-    return int((picture == np.array(colour)).all(axis=-1).sum())
+def count(picture, color):
+    return int((picture == np.array(color)).all(axis=-1).sum())
 
 
 def objects(novel=(True, False), **options):

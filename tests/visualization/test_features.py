@@ -31,9 +31,9 @@ def test_principal_components_part_two_regions(features):
     two[0, :, :3] = 1.0
     two[1, :, 3:] = 1.0
     two += 0.01 * torch.randn(two.shape, generator=torch.Generator().manual_seed(0))
-    colours = pca_rgb(two).astype(int)
-    assert colours.shape == (6, 6, 3)
-    left, right = colours[:, :3, 0], colours[:, 3:, 0]
+    colors = pca_rgb(two).astype(int)
+    assert colors.shape == (6, 6, 3)
+    left, right = colors[:, :3, 0], colors[:, 3:, 0]
     assert left.min() - right.max() > 150 or right.min() - left.max() > 150
 
 

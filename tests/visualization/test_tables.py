@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from denserc.structures import DataError
-from denserc.visualization import Better, Column, ResultTable, Spread, print_table, write_results
+from denserc.structures.files import write_json
+from denserc.visualization import Better, Column, ResultTable, RunStatistics, print_table
 
 COLUMNS = [
     Column("boxes", title="Boxes"),
@@ -19,8 +20,8 @@ TABLE = ResultTable(
     COLUMNS,
     {
         "plain | CLIP": {"boxes": 18.24, "seconds": 10.0, "layers": 3, "note": "<none>"},
-        "CLIPSelf": {"boxes": Spread.of([76.0, 77.0, 78.0]), "seconds": 20.0, "layers": 9},
-        "DenseRC": {"boxes": Spread(77.01, 0.2, 3), "seconds": float("nan"), "note": "ours"},
+        "CLIPSelf": {"boxes": RunStatistics.of([76.0, 77.0, 78.0]), "seconds": 20.0, "layers": 9},
+        "DenseRC": {"boxes": RunStatistics(77.01, 0.2, 3), "seconds": float("nan"), "note": "ours"},
     },
     corner="encoder",
     note="three seeds",
@@ -35,11 +36,11 @@ def parse_markdown(text):
 
 def test_spread_is_mean_and_sample_deviation():
     values = np.random.default_rng(0).normal(size=7)
-    spread = Spread.of(values)
+    spread = RunStatistics.of(values)
     assert spread.mean == pytest.approx(values.mean()) and spread.deviation == pytest.approx(values.std(ddof=1))
-    assert Spread.of([3.0]) == Spread(3.0, 0.0, 1)
+    assert RunStatistics.of([3.0]) == RunStatistics(3.0, 0.0, 1)
     with pytest.raises(DataError):
-        Spread.of([])
+        RunStatistics.of([])
 
 
 def test_the_best_follow_the_direction_and_what_is_shown():
@@ -95,7 +96,7 @@ def test_console_says_the_same():
 
 
 def test_results_are_strict_json(tmp_path):
-    write_results(tmp_path / "a/r.json", {"table": TABLE, "x": float("inf"), "y": np.float32(1.5), "z": (1, None)})
+    write_json(tmp_path / "a/r.json", {"table": TABLE, "x": float("inf"), "y": np.float32(1.5), "z": (1, None)})
 
     def refuse(text):
         raise AssertionError(f"{text} is not JSON")

@@ -1,6 +1,6 @@
-"""What may be wrong with a data set: small checks over one type, each says what it found and what to do.
+"""Checks of a data set: small functions over one type, each of which reports findings and what to do.
 
-`check_annotations` and `check_pictures` run them; `python -m denserc.tools.doctor` prints them.
+`check_annotations` and `check_pictures` run them; `denserc doctor` prints them.
 """
 
 from .boxes import check_boxes, check_masks

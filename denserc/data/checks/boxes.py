@@ -1,10 +1,12 @@
-"""Boxes: four numbers, (x, y, width, height) in pixels, inside their image."""
+"""Checks of boxes, (x, y, width, height) in pixels inside the image, and of masks, which must fit their boxes."""
 
 import numpy as np
 
 from .finding import CheckedSet, Finding, Severity, found, name_of
 
 _AGREE = 0.5  # intersection over union of a polygon's extent and its box
+_SLACK = 1.0  # pixels that a rounded box may stick out
+_SUSPICIOUS = 0.1  # share of boxes that stick out from which another format is likelier
 
 
 def check_masks(checked: CheckedSet) -> list[Finding]:
@@ -59,10 +61,6 @@ def _agrees(annotation: dict) -> bool:
     together = np.prod(extent[2:] - extent[:2]) + np.prod(box[2:] - box[:2]) - shared
     # The extent of a thin or tiny polygon is easily rounded away; a pixel more on every side does not matter.
     return together <= 0 or shared / together >= _AGREE or np.abs(extent - box).max() <= 2
-
-
-_SLACK = 1.0  # pixels that a rounded box may stick out
-_SUSPICIOUS = 0.1  # share of boxes that stick out from which another format is likelier
 
 
 def check_boxes(checked: CheckedSet) -> list[Finding]:

@@ -83,10 +83,10 @@ def check_embeddings(checked: CheckedSet, embeddings: TextEmbeddings, fingerprin
     unknown = not embeddings.fingerprint
     return [
         *found("embedding-absent", Severity.ERROR, "classes without a text embedding",
-               "Embed the names again: python -m denserc.tools.embed_names.",
+               "Embed the names again: `denserc embed`.",
                [repr(name) for name in names if name not in meant]),
         *found("embedding-encoder", Severity.ERROR, "the embeddings are of another text encoder than the checkpoint's",
-               "Embed the names again with the checkpoint's: python -m denserc.tools.embed_names.",
+               "Embed the names again with the checkpoint's: `denserc embed`.",
                [f"{embeddings.fingerprint}, not {fingerprint}"] if other else []),
         *found("embedding-unknown-encoder", Severity.WARNING, "the file does not say which text encoder made it",
                "Make sure that it is the checkpoint's: those of another one give near-zero accuracy.",

@@ -1,4 +1,4 @@
-"""What checks look at, and what they say."""
+"""The data sets that checks read, and the findings that they report."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _EXAMPLES = 5
 
 
 class Severity(Enum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     ERROR = "error"  # training or evaluation fails, or its numbers are wrong
     WARNING = "warning"  # may be meant, but seldom is
@@ -91,17 +91,17 @@ class CheckedSet:
 
     @property
     def images(self) -> list[dict]:
-        """Of the file."""
+        """Entries of the file's images."""
         return self.content["images"]
 
     @property
     def annotations(self) -> list[dict]:
-        """Of the file."""
+        """Entries of the file's annotations."""
         return self.content["annotations"]
 
     @property
     def categories(self) -> list[dict]:
-        """Of the file."""
+        """Entries of the file's categories."""
         return self.content["categories"]
 
     @cached_property
@@ -110,7 +110,7 @@ class CheckedSet:
         return {image["id"]: image for image in self.images}
 
     def path(self, image: dict) -> Path:
-        """Where an image lies."""
+        """Path of an image."""
         return image_path(image, self.image_root)
 
 

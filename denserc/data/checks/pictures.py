@@ -1,4 +1,4 @@
-"""Image files: there, readable, of the size that the annotations say, and not the same twice."""
+"""Checks of image files: present, readable, of the annotated size, and not in both training and evaluation."""
 
 import hashlib
 from collections import defaultdict
@@ -9,6 +9,8 @@ from ...structures import DataError
 from ..datasets.image_lists import Spread
 from ..images.reading import read_rgb
 from .finding import CheckedSet, Finding, Severity, found
+
+_LONG_JOB = 200
 
 
 def check_overlap(training: CheckedSet, evaluation: CheckedSet) -> list[Finding]:
@@ -22,9 +24,6 @@ def check_overlap(training: CheckedSet, evaluation: CheckedSet) -> list[Finding]
         "Take them out of one of the two.",
         both,
     )
-
-
-_LONG_JOB = 200
 
 
 def check_files(checked: CheckedSet) -> list[Finding]:

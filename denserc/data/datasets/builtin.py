@@ -111,7 +111,7 @@ def _register_absent(file: Path, *names: str) -> None:
     def load() -> list[dict]:
         raise DataError(
             f"{file} did not exist when the data sets were registered. Write the miniature world first: "
-            "python -m denserc.miniature.write_world --root ROOT/miniature."
+            "denserc dataset miniature --root ROOT/miniature."
         )
 
     for name in names:

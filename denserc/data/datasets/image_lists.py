@@ -1,6 +1,6 @@
-"""Where images lie in the data sets that others publish: COCO and LVIS files, Pascal VOC, ADE20K; folders.
+"""Image files of published data sets as (path, id) pairs: COCO and LVIS, Pascal VOC, ADE20K, any folder.
 
-Every function gives (path, id) pairs; nothing of an image is read.
+No image is opened. `Spread` picks evenly spaced items of such a list.
 """
 
 import os
@@ -12,11 +12,11 @@ from ...structures.files import read_annotation_file
 
 
 class Spread(Sequence):
-    """Items of a sequence, read when asked for.
+    """Evenly spaced items of a sequence, read on access.
 
     Args:
-        items: the whole.
-        number: how many; 0, or more than there are: all.
+        items: The whole sequence.
+        number: Number of items; 0, or more than there are: all.
     """
 
     def __init__(self, items: Sequence, number: int):
@@ -120,7 +120,7 @@ def ade20k_list(root: str | Path, images: str = ADE20K_IMAGES) -> list[tuple[str
 
 
 def image_path(image: dict, image_root: Path) -> Path:
-    """Where an entry of a file's "images" lies: by its "file_name", else by the last two parts of its "coco_url"."""
+    """Path of an entry of a file's "images": by its "file_name", else by the last two parts of its "coco_url"."""
     if "file_name" in image:
         return image_root / image["file_name"]
     if "coco_url" in image:

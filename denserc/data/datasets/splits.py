@@ -1,8 +1,9 @@
-"""Open-vocabulary splits derived from any annotation file of the COCO family. Classes are matched by name.
+"""Open-vocabulary splits derived from annotation files of the COCO family, and the commands that write them.
 
-The published OV-COCO split (48 base, 17 novel): train has 107,761 images with base annotations alone, val has the
-4,836 images that show at least one of the 65 classes. Crowd regions count as annotations and stay flagged, as in
-the split's original derivation. OV-LVIS: train without the annotations of rare classes, all 100,170 images kept.
+Classes are matched by name. The published OV-COCO split has 48 base and 17 novel classes: train has 107,761 images with
+base annotations only, val has the 4,836 images that show at least one of the 65 classes. Crowd regions count as
+annotations and stay flagged, as in the split's original derivation. OV-LVIS: train without the annotations of rare
+classes, with all 100,170 images.
 """
 
 from collections import Counter
@@ -20,11 +21,14 @@ OFFICIAL_TRAIN_IMAGES = 107_761
 OFFICIAL_VAL_IMAGES = 4_836
 OFFICIAL_LVIS_TRAIN_IMAGES = 100_170
 OFFICIAL_LVIS_VAL_IMAGES = 19_809
+OV_COCO_TRAIN = "instances_train2017_base.json"
+OV_COCO_VAL = "instances_val2017_all.json"
+CLASSES = "classes.json"
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What a split file holds.
+    """Counts of a split file.
 
     Args:
         images: number of images.
@@ -151,11 +155,6 @@ def _check_keys(coco: dict, keys: Sequence[str] = ("images", "annotations", "cat
     absent = [key for key in keys if not isinstance(coco, dict) or not isinstance(coco.get(key), list)]
     if absent:
         raise DataError(f"An annotation file of the COCO family needs the lists {list(keys)}; absent: {absent}.")
-
-
-OV_COCO_TRAIN = "instances_train2017_base.json"
-OV_COCO_VAL = "instances_val2017_all.json"
-CLASSES = "classes.json"
 
 
 def write_ov_coco_splits(

@@ -18,7 +18,7 @@ _BITS = 22  # of the weights' fraction: Pillow's PRECISION_BITS
 
 @dataclass(frozen=True)
 class Windows:
-    """Which pixels become which part of a square; all tensors int64, on the CPU.
+    """Windows of pixels and the parts of a square they become; all tensors int64, on the CPU.
 
     Args:
         first: (R,) the place of the image's first pixel among the P.
@@ -75,11 +75,11 @@ def _taps(
 
     scale = length / content  # (R, 1)
     stretch = scale.clamp(min=1)  # the window that is averaged grows where pixels are lost
-    centre = (output - corner + 0.5) * scale  # (R, S)
-    first = (centre - 2 * stretch + 0.5).floor().clamp(min=0)
-    last = torch.minimum((centre + 2 * stretch + 0.5).floor(), length)
+    center = (output - corner + 0.5) * scale  # (R, S)
+    first = (center - 2 * stretch + 0.5).floor().clamp(min=0)
+    last = torch.minimum((center + 2 * stretch + 0.5).floor(), length)
     place = first + taps  # (K, R, S)
-    weight = _cubic((place - centre + 0.5) * (1 / stretch)).where(place < last, 0)
+    weight = _cubic((place - center + 0.5) * (1 / stretch)).where(place < last, 0)
     weight = weight / weight.sum(dim=0) * 2**_BITS
     weight = (weight + torch.where(weight < 0, -0.5, 0.5)).trunc()
     black = (output < corner) | (output >= corner + content)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 
-class Resampling(Enum):
+class BicubicKernel(Enum):
     """Whose bicubic, antialiased resizing of uint8 pixels."""
 
     PILLOW = "pillow"  # the originals' pixels
@@ -20,13 +20,13 @@ class Resampling(Enum):
 
 
 def resize(
-    image: Image.Image | np.ndarray, size: tuple[int, int], resampling: Resampling = Resampling.PILLOW
+    image: Image.Image | np.ndarray, size: tuple[int, int], resampling: BicubicKernel = BicubicKernel.PILLOW
 ) -> np.ndarray:
     """An RGB image at another size (h, w), in memory row by row: (h, w, 3) uint8.
 
     On photographs the two ways differ by 1 of 255 in 0.4% of the values, and by 2 in 4 of a million.
     """
-    if resampling is Resampling.PILLOW:
+    if resampling is BicubicKernel.PILLOW:
         picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
         # Columns, then rows, in two calls: Pillow 13 resizes the rows first where much height is lost, to other pixels
         # (it rounds in between); the originals' Pillow never did. One call is these two passes too.
@@ -35,10 +35,10 @@ def resize(
     return _interpolate(torch.from_numpy(np.require(image, np.uint8, ["C", "W"]))[None], size)[0]
 
 
-def resize_all(images: Sequence[np.ndarray], size: tuple[int, int], resampling: Resampling) -> np.ndarray:
+def resize_all(images: Sequence[np.ndarray], size: tuple[int, int], resampling: BicubicKernel) -> np.ndarray:
     """`resize` of K images: (K, h, w, 3) uint8. Torchvision's way takes those of one shape (a grid's cells) at once."""
     resized = np.empty((len(images), *size, 3), dtype=np.uint8)
-    if resampling is Resampling.PILLOW:
+    if resampling is BicubicKernel.PILLOW:
         for place, image in zip(resized, images, strict=True):
             place[:] = resize(image, size, resampling)
         return resized
@@ -67,7 +67,7 @@ def fitted(sizes: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def resize_longest(
-    image: Image.Image | np.ndarray, side: int, resampling: Resampling = Resampling.PILLOW
+    image: Image.Image | np.ndarray, side: int, resampling: BicubicKernel = BicubicKernel.PILLOW
 ) -> np.ndarray:
     """Longest side -> `side`, the aspect kept to the pixel, no side below one pixel: (h, w, 3) uint8."""
     given = image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
@@ -75,13 +75,15 @@ def resize_longest(
     return np.asarray(image, dtype=np.uint8) if size == tuple(given) else resize(image, size, resampling)
 
 
-def corner_square(image: Image.Image | np.ndarray, side: int, resampling: Resampling = Resampling.PILLOW) -> np.ndarray:
+def corner_square(
+    image: Image.Image | np.ndarray, side: int, resampling: BicubicKernel = BicubicKernel.PILLOW
+) -> np.ndarray:
     """Longest side at `side`, black to the right and below: (side, side, 3) uint8. CLIPSelf's whole images."""
     return _on_black(resize_longest(image, side, resampling), side, share=0)
 
 
 def centred_square(
-    image: Image.Image | np.ndarray, side: int, resampling: Resampling = Resampling.PILLOW
+    image: Image.Image | np.ndarray, side: int, resampling: BicubicKernel = BicubicKernel.PILLOW
 ) -> np.ndarray:
     """Longest side at `side`, black around: (side, side, 3) uint8. CLIPSelf's crops; an odd rest goes after."""
     return _on_black(resize_longest(image, side, resampling), side, share=0.5)

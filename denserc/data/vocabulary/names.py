@@ -17,7 +17,7 @@ def without_blanks(name: str) -> str:
 
 
 def find_names(names: Iterable[str], held: Iterable[str], aliases: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Which of the names held each name means; names that are not held are left out.
+    """Find the held name that each name means; names that are not held are left out.
 
     A spelling that two of the names held share without blanks and capitals is found by its exact name alone.
 

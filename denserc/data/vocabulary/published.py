@@ -1,6 +1,6 @@
-"""The published class lists as vocabularies. Names only; the lists lie in class_lists/ as JSON.
+"""Published class lists as vocabularies; the names are JSON files in class_lists/.
 
-Sources: OV-COCO's 48 / 17 split of COCO (the "generalised" 65), LVIS v1 with its frequencies (rare is novel),
+Sources: OV-COCO's 48 / 17 split of COCO (the "generalized" 65), LVIS v1 with its frequencies (rare is novel),
 Pascal VOC, Objects365 v1 (its "tissue " keeps the trailing blank of the original file) and v2 (misspelt names of the
 official file corrected), COCO panoptic.
 """

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from ...structures import DataError, TextEmbeddings, written_whole
+from ...structures import DataError, TextEmbeddings, atomic_path
 from .names import find_names
 from .prompts import build_prompts, check_templates
 
@@ -28,7 +28,7 @@ _LONG_JOB = 4096  # sentences from which on a progress bar is worth its line
 
 
 class TextEncoder(Protocol):
-    """What embedding needs of a text tower."""
+    """The part of a text tower that embedding uses."""
 
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
         """Sentences -> (len(prompts), E), not normalised."""
@@ -100,7 +100,7 @@ def save_text_embeddings(path: str | Path, embeddings: TextEmbeddings) -> None:
         "templates": json.dumps(embeddings.templates, ensure_ascii=False),
         "fingerprint": embeddings.fingerprint,
     }
-    with written_whole(path) as partial:
+    with atomic_path(path) as partial:
         save_file({"vectors": embeddings.vectors.contiguous()}, partial, metadata=metadata)
 
 

@@ -1,4 +1,4 @@
-"""The frozen dense encoder with the trained pyramid on top.
+"""Backbone: the frozen dense encoder with the trained pyramid on top.
 
 Shape letters: B images, (H, W) pixels, (h, w) patch grid, D the tower's width, E the image-text space, C channels.
 """
@@ -73,16 +73,15 @@ class FViTBackbone(Backbone):
         if len(blocks) != len(MapUpsampler.SCALES):
             raise ConfigurationError(f"MODEL.FVIT.BLOCKS needs {len(MapUpsampler.SCALES)} block indices; got {blocks}.")
         norm = norm_builder(cfg.MODEL.FPN.NORM, "MODEL.FPN.NORM")
-        upsampler_norm = norm_builder(cfg.MODEL.FVIT.UPSAMPLER_NORM, "MODEL.FVIT.UPSAMPLER_NORM")
-        if upsampler_norm is None:
-            raise ConfigurationError("MODEL.FVIT.UPSAMPLER_NORM must name a normalisation; got ''.")
+        if norm is None:
+            raise ConfigurationError("MODEL.FPN.NORM must name a normalization, as the upsampler has one; got ''.")
         precision = choose(Precision, cfg.MODEL.FVIT.BACKBONE_PRECISION, "MODEL.FVIT.BACKBONE_PRECISION")
         precision.require_device(resolve_device(cfg.MODEL.DEVICE), "MODEL.FVIT.BACKBONE_PRECISION")
         channels = cfg.MODEL.FPN.OUT_CHANNELS
         return cls(
             encoder=encoder,
             blocks=blocks,
-            upsampler=MapUpsampler(width=encoder.width, norm=upsampler_norm),
+            upsampler=MapUpsampler(width=encoder.width, norm=norm),
             pyramid=FeaturePyramid(in_channels=encoder.width, out_channels=channels, num_inputs=len(blocks), norm=norm),
             out_channels=channels,
             precision=precision,
@@ -96,7 +95,7 @@ class FViTBackbone(Backbone):
         return self
 
     def forward(self, images: torch.Tensor, views: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
-        """(B, 3, H, W) normalised images; H and W multiples of the patch size.
+        """(B, 3, H, W) normalized images; H and W multiples of the patch size.
 
         Args:
             views: in training, a name of each image (`view_digest`): each is encoded by itself, so that its maps
@@ -104,7 +103,7 @@ class FViTBackbone(Backbone):
 
         Returns:
             "p2" ... "p6": (B, C, ., .) at strides patch / 4 ... 4 x patch; outside of training also
-            "dense": (B, E, h, w), the encoder's dense features, L2-normalised.
+            "dense": (B, E, h, w), the encoder's dense features, L2-normalized.
         """
         if views is None:
             dense, maps = self._encode(images)
@@ -125,7 +124,8 @@ class FViTBackbone(Backbone):
             dense, maps = self.encoder.forward_with_maps(images, self.blocks, dense=not self.training)
         maps = [one.float() for one in maps]
         if self.training and images.device.type == "cpu":
-            # A tower's tokens are channels-last maps, and PyTorch's batch statistics in that order 50 times less exact.
+            # For exactness, not speed: a tower's tokens are channels-last maps, and PyTorch's batch statistics in that
+            # order are 50 times less exact on a CPU.
             maps = [one.contiguous() for one in maps]
         return dense, maps
 

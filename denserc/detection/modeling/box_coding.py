@@ -27,9 +27,9 @@ class BoxCoder:
 
     def encode(self, reference: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """References (R, 4) and targets (R, 4), both of positive size -> differences (R, 4)."""
-        reference_centre, reference_size = _centre_size(reference)
-        target_centre, target_size = _centre_size(target)
-        shift = (target_centre - reference_centre) / reference_size
+        reference_center, reference_size = _center_size(reference)
+        target_center, target_size = _center_size(target)
+        shift = (target_center - reference_center) / reference_size
         scale = torch.log(target_size / reference_size)
         return torch.cat([shift, scale], dim=1) * reference.new_tensor(self.weights)
 
@@ -42,11 +42,11 @@ class BoxCoder:
             image_size: (h, w) without padding; boxes are clipped to it. None: not clipped.
         """
         deltas = deltas.float() / reference.new_tensor(self.weights)
-        centre, size = _centre_size(reference)
+        center, size = _center_size(reference)
         least = -MAX_LOG_SCALE if self.size_clamp is SizeClamp.TWO_SIDED else None
-        new_centre = centre + size * deltas[:, :2]
+        new_center = center + size * deltas[:, :2]
         half = size * deltas[:, 2:].clamp(min=least, max=MAX_LOG_SCALE).exp() * 0.5
-        boxes = torch.cat([new_centre - half, new_centre + half], dim=1)
+        boxes = torch.cat([new_center - half, new_center + half], dim=1)
         return boxes if image_size is None else clip_boxes(boxes, image_size)
 
 
@@ -58,6 +58,6 @@ def clip_boxes(boxes: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor
     return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
 
 
-def _centre_size(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(R, 4) -> centres (R, 2) and sizes (R, 2), both (x, y)."""
+def _center_size(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(R, 4) -> centers (R, 2) and sizes (R, 2), both (x, y)."""
     return (boxes[:, :2] + boxes[:, 2:]) * 0.5, boxes[:, 2:] - boxes[:, :2]

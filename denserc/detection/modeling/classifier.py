@@ -1,5 +1,6 @@
-"""Classification by cosine to text embeddings, for a vocabulary that may change at any time.
+"""Classification by cosine to text embeddings, and fusion of its scores with the frozen encoder's.
 
+The vocabulary may change at any time.
 Shape letters: R regions, C classes, E the image-text space; the background is the last of C + 1 rows or columns.
 """
 
@@ -10,12 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...structures import ConfigurationError
-from .options import ClassLossNormaliser
 
 
 @dataclass(frozen=True)
 class FusionExponents:
-    """How much the frozen encoder counts, between 0 (not at all) and 1 (alone).
+    """Weight of the frozen encoder's score, between 0 (not used) and 1 (only it is used).
 
     Args:
         base: for base classes and for the background (alpha).
@@ -63,7 +63,7 @@ class CosineClassifier(nn.Module):
         test_temperature: replaces it outside of training, whatever was learned; None: it does not.
     """
 
-    def __init__(self, *, temperature: float, learned: bool, test_temperature: float | None = None):
+    def __init__(self, *, temperature: float, learned: bool = True, test_temperature: float | None = None):
         super().__init__()
         self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learned)
         self.test_temperature = test_temperature
@@ -87,7 +87,6 @@ def masked_cross_entropy(
     *,
     novel: torch.Tensor,
     background_weight: float,
-    normaliser: ClassLossNormaliser,
 ) -> torch.Tensor:
     """Cross-entropy over the base classes and the background: novel classes do not exist in training.
 
@@ -96,12 +95,10 @@ def masked_cross_entropy(
         labels: (R,) int64, C for the background. Samples labelled novel have weight 0.
         novel: (C,) bool.
         background_weight: weight of background samples; base samples have weight 1.
-        normaliser: see ClassLossNormaliser.
     """
     weights = torch.cat([(~novel).to(logits.dtype), logits.new_tensor([background_weight])])  # (C + 1,)
     sample_weights = weights[labels]
     used = sample_weights > 0  # a novel label would meet its own -inf: 0 x inf is NaN
     masked = logits.masked_fill(F.pad(novel, (0, 1)), float("-inf"))
     loss = (F.cross_entropy(masked[used], labels[used], reduction="none") * sample_weights[used]).sum()
-    count = sample_weights.sum() if normaliser is ClassLossNormaliser.WEIGHTS else float(len(labels))
-    return loss / max(count, 1e-6) + logits.sum() * 0.0
+    return loss / max(len(labels), 1) + logits.sum() * 0.0

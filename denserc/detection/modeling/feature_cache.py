@@ -1,15 +1,13 @@
-"""The frozen encoder's maps of training views, kept on disk.
+"""Disk cache of the frozen encoder's maps of training views.
 
-A view is an image as the network gets it, after scale, crop, flip and padding. Its name is a digest of its very pixels
-and padded size, its folder's name a digest of all that decides the maps: weights and construction of the encoder, its
+A view is an image as the network gets it, after scale, crop, flip and padding. Its name is a digest of its pixels and
+padded size. Its folder's name is a digest of all that determines the maps: weights and construction of the encoder, its
 blocks, precision, pixel statistics, device and PyTorch version. So a changed file, another augmentation or another
-encoder is another name, and nothing stale is ever read.
+encoder has another name, and nothing stale is ever read.
 """
 
 import hashlib
 import logging
-import os
-import uuid
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -20,13 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ...structures import ConfigurationError, weights_digest
+from ...structures import ConfigurationError, atomic_path, weights_digest
 
 logger = logging.getLogger(__name__)
 
 
 class CachePrecision(Enum):
-    """How maps are kept."""
+    """Precision of the maps on disk."""
 
     FP32 = "fp32"
     """Exactly."""
@@ -35,7 +33,7 @@ class CachePrecision(Enum):
 
 
 def view_digest(image: torch.Tensor, padded: tuple[int, int]) -> str:
-    """The name of a view.
+    """Compute the name of a view.
 
     Args:
         image: (3, h, w) uint8, after augmentation.
@@ -47,15 +45,15 @@ def view_digest(image: torch.Tensor, padded: tuple[int, int]) -> str:
 
 
 class FeatureCache:
-    """One file of safetensors a view, written whole or not at all; several processes and runs may share a folder.
+    """Cache of one safetensors file per view, written atomically; several processes and runs may share a folder.
 
     Args:
         folder: made when the first maps are written.
         limit_gb: 10^9 bytes that all files of the folder may take together; each process may fill an equal share of
             what is free. Beyond it maps are computed and not kept.
         precision: see CachePrecision.
-        about: all that decides the maps, but for weights and device.
-        encoder: whose maps they are; its weights are looked at when the first maps are asked for.
+        about: Everything that determines the maps, except weights and device.
+        encoder: The encoder of the maps; its weights are read at the first request.
     """
 
     def __init__(
@@ -75,7 +73,7 @@ class FeatureCache:
     def maps(
         self, view: str, device: torch.device, compute: Callable[[], Sequence[torch.Tensor]]
     ) -> list[torch.Tensor]:
-        """The maps of a view, float32 on the device: from its file, else computed and kept.
+        """Read the maps of a view, float32 on the device, or compute and write them.
 
         Both give the same bits; with CachePrecision.FP16 both are rounded.
         """
@@ -127,13 +125,10 @@ class FeatureCache:
                 )
             self._free = -1  # said once
             return
-        partial = path.with_name(f".{uuid.uuid4().hex}.partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({f"map{i}": one.contiguous() for i, one in enumerate(maps)}, partial)
-            os.replace(partial, path)
+            with atomic_path(path, durable=False) as partial:  # a damaged file is computed again
+                save_file({f"map{i}": one.contiguous() for i, one in enumerate(maps)}, partial)
             self._free -= path.stat().st_size
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
             logger.warning("The cache cannot write %s (%s): no further maps are kept.", path, error)
             self._free = -1

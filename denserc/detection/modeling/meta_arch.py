@@ -11,9 +11,11 @@ from detectron2.modeling import META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY,
 from detectron2.structures import ImageList, Instances
 
 from ...openvocab.checkpoint import build_towers
+from ...openvocab.registry import registered
 from ...openvocab.vocabulary import ClassEmbeddings, OpenVocabularyModel
-from ...structures import choose
-from .backbone import FViTBackbone
+from ...structures import ConfigurationError
+from ..data import configured_test_augmentations
+from .backbone import FViTBackbone, build_fvit_backbone
 from .feature_cache import view_digest
 from .options import Padding
 from .postprocess import original_size, proposals_to_original_size, to_original_size
@@ -52,7 +54,7 @@ class FViT(OpenVocabularyModel):
         backbone: FViTBackbone,
         proposal_generator: FViTRPN,
         roi_heads: FViTROIHeads,
-        padding: Padding,
+        padding: Padding = Padding.SQUARE,
         input_size: int,
         mask_threshold: float = 0.5,
         test_input_size: int | None = None,
@@ -74,18 +76,27 @@ class FViT(OpenVocabularyModel):
     @classmethod
     def from_config(cls, cfg) -> dict:
         """Parts as configured."""
+        name = cfg.MODEL.BACKBONE.NAME
+        if name != build_fvit_backbone.__name__:
+            raise ConfigurationError(
+                f"MODEL.BACKBONE.NAME is {name!r}; legal is {build_fvit_backbone.__name__!r}. FViT classifies by the "
+                "text tower that belongs to its image tower; MODEL.ENCODER chooses both."
+            )
+        proposals, roi = cfg.MODEL.PROPOSAL_GENERATOR.NAME, cfg.MODEL.ROI_HEADS.NAME
+        generator = registered(PROPOSAL_GENERATOR_REGISTRY, proposals, "MODEL.PROPOSAL_GENERATOR.NAME", FViTRPN)
+        heads = registered(ROI_HEADS_REGISTRY, roi, "MODEL.ROI_HEADS.NAME", FViTROIHeads)
         dense_model, metadata = build_towers(cfg)
         origin = [metadata.get(key) for key in ("encoder", "construction", "position_resize")]
         backbone = FViTBackbone.from_encoder(cfg, dense_model.encoder, about=str(origin))
         shape = backbone.output_shape()
         return {
             **cls.options_from_config(cfg),
+            "test_augmentations": configured_test_augmentations(cfg),
             "text_tower": dense_model.text,
             "metadata": metadata,
             "backbone": backbone,
-            "proposal_generator": PROPOSAL_GENERATOR_REGISTRY.get(cfg.MODEL.PROPOSAL_GENERATOR.NAME)(cfg, shape),
-            "roi_heads": ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)(cfg, shape),
-            "padding": choose(Padding, cfg.MODEL.FVIT.PADDING, "MODEL.FVIT.PADDING"),
+            "proposal_generator": generator(cfg, shape),
+            "roi_heads": heads(cfg, shape),
             "input_size": cfg.INPUT.SIZE,
             "test_input_size": cfg.TEST.INPUT_SIZE or None,
             "flip": cfg.TEST.FLIP,
@@ -110,9 +121,11 @@ class FViT(OpenVocabularyModel):
         """Losses in training, detections otherwise.
 
         Args:
-            batched_inputs: one dict an image, as Detectron2's: "image" (3, h, w) RGB in 0..255, of any size;
+            batched_inputs: one dict an image, as Detectron2's: "image" (3, h, w) RGB in 0..255;
                 in training "instances" with gt_boxes, gt_classes (and gt_masks); at test optionally "height" and
-                "width" of the original image, which detections are then given in.
+                "width" of the original image, which detections are then given in, and "score_threshold", below which
+                they are left out before their masks are enlarged. Images are padded, not resized:
+                the mappers, `prepare` and denserc.Predictor bring a photograph to the size of the test input.
 
         Returns:
             {loss name: scalar}, or [{"instances": Instances, "proposals": Instances}]: the former with pred_boxes,
@@ -150,7 +163,7 @@ class FViT(OpenVocabularyModel):
         ]
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise and pad to one size: (B, 3, H, W), zeros at the bottom and the right after normalisation."""
+        """Normalize and pad to one size: (B, 3, H, W), zeros at the bottom and the right after normalization."""
         images = [(one["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for one in batched_inputs]
         constraints = None
         if self.padding is Padding.SQUARE:
@@ -158,5 +171,14 @@ class FViT(OpenVocabularyModel):
             constraints = {"square_size": max(longest, self.input_size if self.training else self.test_input_size)}
         return ImageList.from_tensors(images, self.backbone.size_divisibility, 0.0, constraints)
 
+    def padded_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The square or the next multiple of the patch size, as `preprocess` pads one image outside of training."""
+        if self.padding is Padding.SQUARE:
+            size = (max(*size, self.test_input_size),) * 2
+        step = self.backbone.size_divisibility
+        return tuple(-(-side // step) * step for side in size)
+
     def _postprocess(self, result: Instances, one: dict) -> Instances:
+        if "score_threshold" in one:
+            result = result[result.scores >= one["score_threshold"]]
         return to_original_size(result, original_size(one, result), mask_threshold=self.mask_threshold)

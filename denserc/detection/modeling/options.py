@@ -1,10 +1,10 @@
-"""Named options: where Detectron2 and the original (MMDetection) differ, a name says whose convention is used."""
+"""Named options for where Detectron2 and F-ViT on MMDetection differ."""
 
 from enum import Enum
 
 
 class LowQualityMatch(Enum):
-    """What happens to a ground-truth box that no candidate overlaps enough."""
+    """Treatment of a ground-truth box that no candidate overlaps enough."""
 
     NONE = "none"
     OVERWRITE = "overwrite"
@@ -13,26 +13,8 @@ class LowQualityMatch(Enum):
     """Detectron2: its best candidates become positive at any IoU, but for the box that they overlap most."""
 
 
-class RPNNormaliser(Enum):
-    """What the sums of the RPN's losses are divided by."""
-
-    SAMPLED = "sampled"
-    """The original: the number of sampled anchors of the batch."""
-    FIXED = "fixed"
-    """Detectron2: anchors per image times images, however few were sampled."""
-
-
-class ClassLossNormaliser(Enum):
-    """What the weighted cross-entropy is divided by."""
-
-    SAMPLES = "samples"
-    """The original: the number of samples."""
-    WEIGHTS = "weights"
-    """PyTorch: the sum of the samples' class weights."""
-
-
 class SizeClamp(Enum):
-    """How the predicted logarithmic change of a box's width and height is limited."""
+    """Limit of the predicted logarithmic change of a box's width and height."""
 
     TWO_SIDED = "two_sided"
     """The original: |dw|, |dh| <= log(1000 / 16)."""
@@ -41,7 +23,7 @@ class SizeClamp(Enum):
 
 
 class Padding(Enum):
-    """How the images of a batch are brought to one size; always at the bottom and the right, with zeros."""
+    """Common size of the images of a batch; zeros are padded at the bottom and the right."""
 
     SQUARE = "square"
     """The original: a square of at least INPUT.SIZE."""
@@ -50,7 +32,7 @@ class Padding(Enum):
 
 
 class Resampling(Enum):
-    """How images are resized."""
+    """Bilinear resizing of images."""
 
     OPENCV_BILINEAR = "opencv_bilinear"
     """The original: bilinear without antialiasing."""
@@ -59,7 +41,7 @@ class Resampling(Enum):
 
 
 class Suppression(Enum):
-    """Which detections suppress each other where they overlap."""
+    """Detections that suppress each other where they overlap."""
 
     PER_CLASS = "per_class"
     """The original: those of the same class alone; one object may be found as several classes."""

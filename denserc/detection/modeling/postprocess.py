@@ -1,4 +1,4 @@
-"""From scored boxes to detections: suppression, and the way back to the original image.
+"""Suppression, the choice of detections, and the transform back to the original image.
 
 Shape letters: R boxes, C classes, S candidates (pairs of a box and a class).
 """
@@ -19,7 +19,7 @@ def grouped_nms(
     """Greedy suppression inside each group, best scores first, until `limit` boxes are kept.
 
     Greedy suppression of the best S' candidates does not depend on the others, so only as many of the best
-    candidates are looked at as are needed: a million pairs of 1,203 classes cost no more than a few thousand.
+    candidates are read as are needed: a million pairs of 1,203 classes cost no more than a few thousand.
     Groups are set apart by a shift in float64, which is exact to far below a pixel at any number of groups.
 
     Args:
@@ -57,7 +57,7 @@ def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class DetectionRules:
-    """Which scored boxes become detections.
+    """Rules by which scored boxes become detections.
 
     Args:
         score_threshold: only scores above it count.

@@ -1,4 +1,4 @@
-"""Four maps of one ViT, brought to four strides.
+"""Upsampling of four ViT maps to four strides, and the feature pyramid over them.
 
 Shape letters: B images, D the tower's width, C channels of the pyramid, (h, w) the patch grid.
 """
@@ -18,8 +18,8 @@ class FeaturePyramid(nn.Module):
     Args:
         in_channels: D, the same for all inputs.
         out_channels: C.
-        num_inputs: how many maps come in.
-        norm: builder of the normalisation after each convolution, or None.
+        num_inputs: Number of input maps.
+        norm: Builder of the normalization after each convolution, or None.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class MapUpsampler(nn.Module):
 
     Args:
         width: D.
-        norm: builder of the normalisation in the x 4 branch.
+        norm: Builder of the normalization in the x 4 branch.
     """
 
     SCALES = (4.0, 2.0, 1.0, 0.5)
@@ -89,7 +89,7 @@ class MapUpsampler(nn.Module):
         return [branch(one) for branch, one in zip(self.branches, maps, strict=True)]
 
     def projected(self, maps: Sequence[torch.Tensor], projections: Sequence[nn.Conv2d]) -> list[torch.Tensor]:
-        """What 1 x 1 convolutions D -> C make of `forward`'s maps, in a fraction of the arithmetic.
+        """Apply 1 x 1 convolutions D -> C to `forward`'s maps, in a fraction of the arithmetic.
 
         Args:
             maps: as `forward` takes them.
@@ -109,10 +109,11 @@ class MapUpsampler(nn.Module):
 
 
 def upsample_and_project(one: torch.Tensor, upsample: nn.ConvTranspose2d, projection: nn.Conv2d) -> torch.Tensor:
-    """projection(upsample(one)) as one transposed convolution.
+    """Compute projection(upsample(one)) as one transposed convolution.
 
-    Nothing stands between the two, so their weights multiply first, once, instead of at every cell of the fine map:
-    D x C products a cell instead of D x D + D x C, and no map of D channels. Gradients reach both weights.
+    No layer is between the two, so their weights are multiplied first, once, instead of at every cell of the fine map:
+    D x C products per cell instead of D x D + D x C, and no map of D channels. Gradients reach both weights. Of about
+    320 G multiply-accumulates in a step of B/16's heads it saves 45 (docs/SPEED.md); GPU: not measured.
 
     Args:
         one: (B, D, h, w).

@@ -1,4 +1,4 @@
-"""Regions to losses or detections: sampling, box head, classifier, fusion with the frozen encoder, masks.
+"""Second stage: sampling, pooling, box head, classifier, fusion with the frozen encoder, and masks.
 
 Shape letters: R regions of the whole batch, R_b of one image, C classes, E the image-text space; the background is
 the last of C + 1 columns. Boxes are (x1, y1, x2, y2) pixels of the network input.
@@ -10,21 +10,30 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling import ROI_BOX_HEAD_REGISTRY, ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
+from ...openvocab.registry import registered
 from ...openvocab.vocabulary import ClassEmbeddings
 from ...structures import choose
 from .backbone import DENSE
 from .box_coding import BoxCoder
 from .classifier import CosineClassifier, FusionExponents, fuse_scores, masked_cross_entropy
-from .heads import BoxHead, MaskHead, mask_targets, norm_builder
-from .options import ClassLossNormaliser, LowQualityMatch, SizeClamp, Suppression
+from .heads import BoxHead, MaskHead, mask_targets
+from .options import LowQualityMatch, Suppression
 from .poolers import RegionPooler, align, to_rois
 from .postprocess import DetectionRules, select_detections
 from .sampling import IoUMatcher, RandomSampler, RegionSample, Sampler, draw_sample, with_masks
+
+INITIAL_TEMPERATURE = 50.0
+"""The learned temperature of the classifier before training."""
+
+
+def pooled_shape(channels: int, resolution: int) -> ShapeSpec:
+    """Shape of pooled regions, (C, K, K)."""
+    return ShapeSpec(channels=channels, height=resolution, width=resolution)
 
 
 def roi_head_parts(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -40,29 +49,18 @@ def roi_head_parts(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
         "dense_stride": input_shape[DENSE].stride,
         "classes": ClassEmbeddings(embed_dim=embed_dim),
         "pooler": RegionPooler(resolution=box.POOLER_RESOLUTION, strides=strides, finest_scale=options.FINEST_SCALE),
-        "box_head": BoxHead(
-            in_channels=channels,
-            resolution=box.POOLER_RESOLUTION,
-            num_convs=box.NUM_CONV,
-            conv_channels=box.CONV_DIM,
-            num_fcs=box.NUM_FC,
-            fc_width=options.FC_WIDTH or embed_dim,
-            embed_dim=embed_dim,
-            norm=norm_builder(box.NORM, "MODEL.ROI_BOX_HEAD.NORM"),
+        "box_head": registered(ROI_BOX_HEAD_REGISTRY, box.NAME, "MODEL.ROI_BOX_HEAD.NAME", BoxHead)(
+            cfg, pooled_shape(channels, box.POOLER_RESOLUTION), embed_dim=embed_dim
         ),
         "classifier": CosineClassifier(
-            temperature=options.CLASSIFIER.TEMPERATURE,
-            learned=options.CLASSIFIER.LEARN_TEMPERATURE,
-            test_temperature=options.CLASSIFIER.TEST_TEMPERATURE or None,
+            temperature=INITIAL_TEMPERATURE, test_temperature=options.CLASSIFIER.TEST_TEMPERATURE or None
         ),
-        "coder": BoxCoder(
-            weights=box.BBOX_REG_WEIGHTS, size_clamp=choose(SizeClamp, options.SIZE_CLAMP, "MODEL.FVIT.SIZE_CLAMP")
-        ),
+        "coder": BoxCoder(weights=box.BBOX_REG_WEIGHTS),
         "matcher": IoUMatcher(
             positive_iou=positive_iou,
             negative_iou=positive_iou,
-            low_quality=choose(LowQualityMatch, options.ROI.LOW_QUALITY, "MODEL.FVIT.ROI.LOW_QUALITY"),
-            low_quality_iou=options.ROI.LOW_QUALITY_IOU,
+            low_quality=LowQualityMatch.OVERWRITE if options.ROI.LOW_QUALITY else LowQualityMatch.NONE,
+            low_quality_iou=positive_iou,
         ),
         "sampler": RandomSampler(num=roi.BATCH_SIZE_PER_IMAGE, positive_fraction=roi.POSITIVE_FRACTION),
         "encoder_temperature": options.FUSION.TEMPERATURE,
@@ -70,14 +68,10 @@ def roi_head_parts(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
             base=options.FUSION.BASE, novel=options.FUSION.NOVEL, unsplit=options.FUSION.UNSPLIT
         ),
         "background_weight": options.CLASSIFIER.BACKGROUND_WEIGHT,
-        "normaliser": choose(
-            ClassLossNormaliser, options.CLASSIFIER.LOSS_NORMALISER, "MODEL.FVIT.CLASSIFIER.LOSS_NORMALISER"
-        ),
         "rules": DetectionRules(
             score_threshold=roi.SCORE_THRESH_TEST,
             iou=roi.NMS_THRESH_TEST,
             limit=cfg.TEST.DETECTIONS_PER_IMAGE,
-            drop_empty=options.DROP_EMPTY,
             suppression=choose(Suppression, options.NMS, "MODEL.FVIT.NMS"),
             one_label=options.ONE_LABEL_PER_BOX,
         ),
@@ -87,12 +81,8 @@ def roi_head_parts(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str,
         parts["mask_pooler"] = RegionPooler(
             resolution=mask.POOLER_RESOLUTION, strides=strides, finest_scale=options.FINEST_SCALE
         )
-        parts["mask_head"] = MaskHead(
-            in_channels=channels,
-            num_convs=mask.NUM_CONV,
-            channels=mask.CONV_DIM,
-            norm=norm_builder(mask.NORM, "MODEL.ROI_MASK_HEAD.NORM"),
-        )
+        head = registered(ROI_MASK_HEAD_REGISTRY, mask.NAME, "MODEL.ROI_MASK_HEAD.NAME", MaskHead)
+        parts["mask_head"] = head(cfg, pooled_shape(channels, mask.POOLER_RESOLUTION))
     return parts
 
 
@@ -108,7 +98,6 @@ class FViTROIHeads(nn.Module):
         encoder_temperature: the same for the frozen dense features.
         exponents: of the fusion.
         background_weight: weight of negatives in the classification loss.
-        normaliser: of the classification loss.
         mask_pooler, mask_head: both or neither.
     """
 
@@ -128,7 +117,6 @@ class FViTROIHeads(nn.Module):
         encoder_temperature: float,
         exponents: FusionExponents,
         background_weight: float,
-        normaliser: ClassLossNormaliser,
         rules: DetectionRules,
         mask_pooler: RegionPooler | None = None,
         mask_head: MaskHead | None = None,
@@ -146,7 +134,6 @@ class FViTROIHeads(nn.Module):
         self.encoder_temperature = encoder_temperature
         self.exponents = exponents
         self.background_weight = background_weight
-        self.normaliser = normaliser
         self.rules = rules
         self.mask_pooler = mask_pooler
         self.mask_head = mask_head
@@ -204,7 +191,6 @@ class FViTROIHeads(nn.Module):
             labels,
             novel=self.classes.novel,
             background_weight=self.background_weight,
-            normaliser=self.normaliser,
         )
         targets = [
             self.coder.encode(sample.boxes[: len(sample.matches)], image_truth.gt_boxes.tensor[sample.matches])
@@ -275,7 +261,7 @@ class FViTROIHeads(nn.Module):
         boxes: list[torch.Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Of each image the refined boxes (R_b, 4) of given regions and their fused scores (R_b, C)."""
+        """Refine given regions: per image boxes (R_b, 4) and fused scores (R_b, C)."""
         detector, encoder, deltas = self.scores(levels, dense, boxes)
         exponents = self.exponents.for_classes(self.classes.novel)
         fused = fuse_scores(detector.softmax(dim=1), encoder.softmax(dim=1), exponents)[:, :-1]

@@ -1,6 +1,7 @@
-"""Region proposals: losses, and the choice of proposals.
+"""Region proposal network: anchors, head, losses from the sampled anchors, and the choice of proposals.
 
-Shape letters: B images, A anchors a cell, L all anchors of an image over the levels (level, y, x, ratio).
+Shape letters: B images, A anchors per cell, L all anchors of an image over the levels (level, y, x, ratio), S sampled
+anchors, K side of a window.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,21 +9,28 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
+from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, RPN_HEAD_REGISTRY
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
-from ...structures import ConfigurationError, choose
+from ...openvocab.registry import registered
+from ...structures import ConfigurationError
 from .box_coding import BoxCoder
 from .heads import ConvNormReLU, norm_builder
-from .options import LowQualityMatch, RPNNormaliser, SizeClamp
+from .options import LowQualityMatch
 from .postprocess import grouped_nms
 from .sampling import IoUMatcher, RandomSampler, Sampler
 
+ANCHOR_SCALE = 8.0
+"""Side of the square anchor in strides."""
+LOW_QUALITY_IOU = 0.3
+"""Least IoU of the anchors that a ground-truth box takes from other boxes."""
 
+
+@ANCHOR_GENERATOR_REGISTRY.register()
 class AnchorGrid(nn.Module):
     """Anchors of side scale x stride around the upper-left corner of each cell.
 
@@ -35,6 +43,7 @@ class AnchorGrid(nn.Module):
         ratios: height / width of the anchors of one cell; the area does not change with it.
     """
 
+    @configurable
     def __init__(self, *, strides: Sequence[float], scale: float, ratios: Sequence[float]):
         super().__init__()
         self.strides = tuple(float(stride) for stride in strides)
@@ -45,9 +54,15 @@ class AnchorGrid(nn.Module):
             cells.append(torch.stack([-half_w, -half_h, half_w, half_h], dim=1))
         self.register_buffer("cells", torch.stack(cells), persistent=False)  # (levels, ratios, 4)
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Sequence[ShapeSpec]) -> dict:
+        """Anchors of MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS at the strides of the levels."""
+        strides = [shape.stride for shape in input_shape]
+        return {"strides": strides, "scale": ANCHOR_SCALE, "ratios": cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS[0]}
+
     @property
     def num_cell_anchors(self) -> int:
-        """Anchors per cell."""
+        """Number of anchors per cell."""
         return self.cells.shape[1]
 
     def forward(self, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
@@ -62,6 +77,7 @@ class AnchorGrid(nn.Module):
         return anchors
 
 
+@RPN_HEAD_REGISTRY.register()
 class RPNHead(nn.Module):
     """Convolutions shared by all levels, then objectness and box differences per anchor.
 
@@ -72,6 +88,7 @@ class RPNHead(nn.Module):
         norm: builder of a normalisation after each convolution (one for all levels), or None.
     """
 
+    @configurable
     def __init__(self, *, in_channels: int, num_anchors: int, num_convs: int, norm: Callable[[int], nn.Module] | None):
         super().__init__()
         self.convs = nn.Sequential(
@@ -84,6 +101,16 @@ class RPNHead(nn.Module):
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Sequence[ShapeSpec], num_anchors: int) -> dict:
+        """As many convolutions as MODEL.RPN.CONV_DIMS has entries, MODEL.FVIT.RPN.NORM."""
+        return {
+            "in_channels": input_shape[0].channels,
+            "num_anchors": num_anchors,
+            "num_convs": len(cfg.MODEL.RPN.CONV_DIMS),
+            "norm": norm_builder(cfg.MODEL.FVIT.RPN.NORM, "MODEL.FVIT.RPN.NORM"),
+        }
 
     def forward(self, features: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """Maps (B, C, h, w) -> per level objectness logits (B, h * w * A) and differences (B, h * w * A, 4)."""
@@ -102,14 +129,14 @@ class RPNHead(nn.Module):
 
     @property
     def local(self) -> bool:
-        """Whether an anchor's prediction depends on the cells around it alone: there is no normalisation."""
+        """Whether an anchor's prediction depends only on the cells around it, because there is no normalization."""
         return not any(hasattr(conv, "norm") for conv in self.convs)
 
 
 def predict_at(
     head: nn.Module, features: Sequence[torch.Tensor], images: torch.Tensor, anchors: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The head's predictions for some anchors, with gradients to its weights and to the maps.
+    """Predict at some anchors, with gradients to the head's weights and to the maps.
 
     Args:
         head: an RPNHead that is `local`.
@@ -137,7 +164,7 @@ def predict_at(
         first += size
     hidden, inside = torch.cat(windows), torch.cat(insides)  # (S, C, K, K), (S, 1, K, K)
     for conv in head.convs:
-        # Beyond the map the next convolution sees zeros, not what this one makes of the cells near the border.
+        # Beyond the map the next convolution reads zeros, not what this one makes of the cells near the border.
         inside = inside[:, :, 1:-1, 1:-1]
         hidden = F.relu(F.conv2d(hidden, conv.conv.weight, conv.conv.bias)) * inside
     places = torch.cat(places)
@@ -152,7 +179,7 @@ def predict_at(
 def cut_windows(
     feature: torch.Tensor, images: torch.Tensor, cells: torch.Tensor, reach: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Square windows of one map around some cells, zeros beyond its border.
+    """Cut square windows of one map around some cells, zeros beyond its border.
 
     Args:
         feature: (B, C, h, w).
@@ -183,11 +210,9 @@ class FViTRPN(nn.Module):
 
     Args:
         in_features: names of the levels, finest first.
-        pre_nms: best anchors of each level that are looked at, (training, test).
+        pre_nms: Number of best anchors per level, (training, test).
         post_nms: proposals of an image, (training, test).
         nms_iou: overlap from which a worse proposal of the same level is dropped.
-        normaliser: see RPNNormaliser.
-        samples_per_image: what RPNNormaliser.FIXED counts.
     """
 
     @configurable
@@ -203,8 +228,6 @@ class FViTRPN(nn.Module):
         pre_nms: tuple[int, int],
         post_nms: tuple[int, int],
         nms_iou: float,
-        normaliser: RPNNormaliser,
-        samples_per_image: int,
     ):
         super().__init__()
         self.in_features = list(in_features)
@@ -216,46 +239,35 @@ class FViTRPN(nn.Module):
         self.pre_nms = pre_nms
         self.post_nms = post_nms
         self.nms_iou = nms_iou
-        self.normaliser = normaliser
-        self.samples_per_image = samples_per_image
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]) -> dict:
         """Parts by configuration; `input_shape` is the backbone's."""
-        rpn, options = cfg.MODEL.RPN, cfg.MODEL.FVIT.RPN
+        rpn = cfg.MODEL.RPN
         levels = [name for name in input_shape if name.startswith("p")]
-        anchors = AnchorGrid(
-            strides=[input_shape[name].stride for name in levels],
-            scale=options.ANCHOR_SCALE,
-            ratios=cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS[0],
+        shapes = [input_shape[name] for name in levels]
+        grid = registered(
+            ANCHOR_GENERATOR_REGISTRY, cfg.MODEL.ANCHOR_GENERATOR.NAME, "MODEL.ANCHOR_GENERATOR.NAME", AnchorGrid
         )
+        head = registered(RPN_HEAD_REGISTRY, rpn.HEAD_NAME, "MODEL.RPN.HEAD_NAME", RPNHead)
+        anchors = grid(cfg, shapes)
         if len(rpn.IOU_THRESHOLDS) != 2:
             raise ConfigurationError(f"MODEL.RPN.IOU_THRESHOLDS needs two values; got {rpn.IOU_THRESHOLDS}.")
         return {
             "in_features": levels,
-            "head": RPNHead(
-                in_channels=input_shape[levels[0]].channels,
-                num_anchors=anchors.num_cell_anchors,
-                num_convs=len(rpn.CONV_DIMS),
-                norm=norm_builder(options.NORM, "MODEL.FVIT.RPN.NORM"),
-            ),
+            "head": head(cfg, shapes, num_anchors=anchors.num_cell_anchors),
             "anchors": anchors,
-            "coder": BoxCoder(
-                weights=rpn.BBOX_REG_WEIGHTS,
-                size_clamp=choose(SizeClamp, cfg.MODEL.FVIT.SIZE_CLAMP, "MODEL.FVIT.SIZE_CLAMP"),
-            ),
+            "coder": BoxCoder(weights=rpn.BBOX_REG_WEIGHTS),
             "matcher": IoUMatcher(
                 negative_iou=rpn.IOU_THRESHOLDS[0],
                 positive_iou=rpn.IOU_THRESHOLDS[1],
-                low_quality=choose(LowQualityMatch, options.LOW_QUALITY, "MODEL.FVIT.RPN.LOW_QUALITY"),
-                low_quality_iou=options.LOW_QUALITY_IOU,
+                low_quality=LowQualityMatch.OVERWRITE,
+                low_quality_iou=LOW_QUALITY_IOU,
             ),
             "sampler": RandomSampler(num=rpn.BATCH_SIZE_PER_IMAGE, positive_fraction=rpn.POSITIVE_FRACTION),
             "pre_nms": (rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST),
             "post_nms": (rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST),
             "nms_iou": rpn.NMS_THRESH,
-            "normaliser": choose(RPNNormaliser, options.NORMALISER, "MODEL.FVIT.RPN.NORMALISER"),
-            "samples_per_image": rpn.BATCH_SIZE_PER_IMAGE,
         }
 
     def forward(
@@ -272,8 +284,9 @@ class FViTRPN(nn.Module):
         """
         levels = [features[name] for name in self.in_features]
         anchors = self.anchors([tuple(level.shape[-2:]) for level in levels])
-        # Proposals need no gradient, and the losses see a few hundred of some 100,000 anchors: where these can be
-        # computed by themselves, the head has no backward pass over the whole maps.
+        # Proposals need no gradient, and the losses use a few hundred of some 100,000 anchors. Where these can be
+        # predicted by themselves, the head has no backward pass over the whole maps: 80 of about 320 G
+        # multiply-accumulates less in a step of B/16's heads (docs/SPEED.md). GPU: not measured.
         apart = self.training and self.head.local
         with torch.no_grad() if apart else nullcontext():
             logits, deltas = self.head(levels)
@@ -322,10 +335,7 @@ class FViTRPN(nn.Module):
             values, labels.to(values.dtype), reduction="sum"
         )
         box_loss = all_deltas.sum() * 0.0 + F.l1_loss(differences[labels > 0], torch.cat(targets), reduction="sum")
-        if self.normaliser is RPNNormaliser.SAMPLED:
-            count = num_positive + num_negative
-        else:
-            count = self.samples_per_image * len(truth)
+        count = num_positive + num_negative
         if has_event_storage():
             get_event_storage().put_scalar("rpn/num_positive_anchors", num_positive / len(truth))
         return {"loss_rpn_cls": class_loss / count, "loss_rpn_loc": box_loss / count}
@@ -338,7 +348,7 @@ class FViTRPN(nn.Module):
         anchors: list[torch.Tensor],
         image_sizes: list[tuple[int, int]],
     ) -> list[Instances]:
-        """The best boxes of each image, without gradient."""
+        """Select the best boxes of each image, without gradient."""
         post_nms = self.post_nms[0 if self.training else 1]
         results = []
         for i, size in enumerate(image_sizes):
@@ -357,7 +367,7 @@ class FViTRPN(nn.Module):
         anchors: list[torch.Tensor],
         image_size: tuple[int, int] | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The best anchors of each level of one image, as boxes, before suppression.
+        """Decode the best anchors of each level of one image, before suppression.
 
         Args:
             logits, deltas: per level (h * w * A,) and (h * w * A, 4).

@@ -1,4 +1,4 @@
-"""Which ground-truth box a candidate box stands for, and which candidates take part in a loss.
+"""Matching of candidate boxes with ground truth, and sampling of the candidates that take part in a loss.
 
 Shape letters: R candidate boxes, G ground-truth boxes.
 """
@@ -18,7 +18,7 @@ Sampler = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class IoUMatcher:
-    """Gives each candidate the ground-truth box that it overlaps most, if it overlaps it enough.
+    """Matcher of each candidate with the ground-truth box that it overlaps most, if it overlaps it enough.
 
     Args:
         positive_iou: from this IoU on a candidate is positive.
@@ -64,7 +64,7 @@ class IoUMatcher:
 
 
 class RandomSampler:
-    """Draws positives up to a share of a fixed number and fills up with negatives.
+    """Sampler of positives up to a share of a fixed number, filled up with negatives.
 
     Args:
         num: how many candidates of an image take part in the loss, at most.

@@ -1,9 +1,9 @@
-"""Test-time flip: an image and its mirror image, looked at together.
+"""Test-time flip: detections of an image and its mirror image together.
 
-The regions of both views are brought together and suppressed; every region is scored and refined in both, and scores,
-boxes and mask probabilities are averaged before detections are selected, as MMDetection averages views. (Uniting the
-views' detections instead would count an object twice where the views disagree about its box.) So the detections of a
-mirrored image are the mirrored detections of the image.
+The regions of both views are united and suppressed; every region is scored and refined in both, and scores, boxes and
+mask probabilities are averaged before detections are selected, as MMDetection averages views. (Uniting the views'
+detections instead would count an object twice where the views disagree about its box.) So the detections of a mirrored
+image are the mirrored detections of the image.
 
 Boxes are (x1, y1, x2, y2) in network pixels.
 """
@@ -32,8 +32,8 @@ class TwoStageDetector(Protocol):
 
 
 @dataclass(frozen=True)
-class View:
-    """One look at a batch.
+class FlipView:
+    """A batch as it is or mirrored, with its features.
 
     Args:
         images: the network input.
@@ -46,7 +46,7 @@ class View:
     mirrored: bool
 
     @classmethod
-    def of(cls, model: TwoStageDetector, batched_inputs: list[dict], *, mirrored: bool) -> "View":
+    def of(cls, model: TwoStageDetector, batched_inputs: list[dict], *, mirrored: bool) -> "FlipView":
         """The batch or its mirror image through the backbone."""
         if mirrored:
             batched_inputs = [{**one, "image": one["image"].flip(-1)} for one in batched_inputs]
@@ -69,7 +69,7 @@ def mirror_boxes(boxes: torch.Tensor, width: float) -> torch.Tensor:
 @torch.no_grad()
 def infer_with_flip(model: TwoStageDetector, batched_inputs: list[dict]) -> tuple[list[Instances], list[Instances]]:
     """Detections and proposals of a batch, in network pixels; the model must be in eval mode."""
-    views = [View.of(model, batched_inputs, mirrored=mirrored) for mirrored in (False, True)]
+    views = [FlipView.of(model, batched_inputs, mirrored=mirrored) for mirrored in (False, True)]
     sizes = views[0].images.image_sizes
     proposals = _propose(model, views)
     regions = [proposal.proposal_boxes.tensor for proposal in proposals]
@@ -94,7 +94,7 @@ def infer_with_flip(model: TwoStageDetector, batched_inputs: list[dict]) -> tupl
     return results, proposals
 
 
-def _propose(model: TwoStageDetector, views: list[View]) -> list[Instances]:
+def _propose(model: TwoStageDetector, views: list[FlipView]) -> list[Instances]:
     """The best proposals of all views, suppressed together, best first, in the image's coordinates."""
     boxes, scores = [], []
     for view in views:

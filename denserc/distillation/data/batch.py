@@ -1,4 +1,4 @@
-"""What one training step looks at.
+"""Input of one training step: samples of images, and batches of them.
 
 Shape letters: B images, S the student's input side, F the foundation model's, T the teacher's,
 K regions of one image, R regions of the batch.
@@ -6,6 +6,7 @@ K regions of one image, R regions of the batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -31,6 +32,20 @@ class DistillationSample:
     extent: tuple[float, float]
     unreadable: tuple[tuple[str, str], ...] = ()
     path: str = ""
+
+
+def collated(samples: Sequence[Any]) -> dict[str, Any]:
+    """Collate the fields that samples have with and without views.
+
+    Args:
+        samples: B samples with `boxes`, `extent`, `unreadable` and `path`.
+    """
+    return {
+        "boxes": tuple(s.boxes for s in samples),
+        "extents": torch.tensor([s.extent for s in samples]),
+        "unreadable": tuple(entry for s in samples for entry in s.unreadable),
+        "paths": tuple(s.path for s in samples),
+    }
 
 
 @dataclass(frozen=True)
@@ -67,10 +82,7 @@ class DistillationBatch:
             images=images,
             foundation_images=foundation,
             crops=torch.cat([s.crops for s in samples]),
-            boxes=tuple(s.boxes for s in samples),
-            extents=torch.tensor([s.extent for s in samples]),
-            unreadable=tuple(entry for s in samples for entry in s.unreadable),
-            paths=tuple(s.path for s in samples),
+            **collated(samples),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""The views of one image that distillation looks at: the student's square and the teacher's crops.
+"""Views of one image in distillation: the student's square and the teacher's crops.
 
 Images come as pixels (h, w, 3) uint8 RGB. Views are uint8 tensors of shape (3, h, w) whose memory is still the
 image's, row by row, channels last: to reorder it costs more than to resize; the towers' normalisation happens on the
@@ -10,8 +10,9 @@ from enum import Enum
 import numpy as np
 import torch
 
-from ...data.images.resizing import Resampling, centred_square, corner_square, resize_all
+from ...data.images.resizing import BicubicKernel, centred_square, corner_square, resize_all
 from ...structures import ConfigurationError
+from ...structures.boxes import grow_boxes
 
 
 class CropResize(Enum):
@@ -21,7 +22,7 @@ class CropResize(Enum):
     LETTERBOX = "letterbox"  # longest side resized, zeros around: CLIPSelf and DeCLIP
 
 
-def padded_square(pixels: np.ndarray, size: int, resampling: Resampling = Resampling.PILLOW) -> torch.Tensor:
+def padded_square(pixels: np.ndarray, size: int, resampling: BicubicKernel = BicubicKernel.PILLOW) -> torch.Tensor:
     """Longest side -> size, zeros to the right and below: (3, size, size) uint8.
 
     The zeros are black pixels, put there before the normalisation, as CLIPSelf does.
@@ -42,17 +43,8 @@ def to_padded_square(boxes: torch.Tensor, extent: tuple[float, float]) -> torch.
     return boxes * boxes.new_tensor([width, height, width, height])
 
 
-def enlarge(boxes: torch.Tensor, scale: float) -> torch.Tensor:
-    """Boxes (K, 4) in 0..1 of the image, scaled about their centres and cut at the image's edges."""
-    if scale == 1.0:
-        return boxes
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]) * (scale / 2)
-    return torch.cat([centre - half, centre + half], dim=1).clamp(0, 1)
-
-
 class CropTransform:
-    """Cuts regions out of an image for the teacher.
+    """Transform that cuts regions out of an image for the teacher.
 
     Args:
         size: side of the teacher's square input.
@@ -67,7 +59,7 @@ class CropTransform:
         size: int,
         resize: CropResize = CropResize.SQUARE,
         scale: float = 1.0,
-        resampling: Resampling = Resampling.PILLOW,
+        resampling: BicubicKernel = BicubicKernel.PILLOW,
     ):
         if size < 1 or scale <= 0:
             raise ConfigurationError(f"Crops need a positive size and scale; got size={size}, scale={scale}.")
@@ -90,7 +82,7 @@ class CropTransform:
         """What is cut out of an image of this size (h, w): (K, 4) int64, in pixels, each at least one wide and high."""
         image = torch.tensor([size[1], size[0]])
         # In single precision, as CLIPSelf: it decides where an edge lies half-way between two pixels.
-        corners = (enlarge(boxes, self.scale) * image.repeat(2)).round().long()
+        corners = (grow_boxes(boxes, self.scale) * image.repeat(2)).round().long()
         # A region below one pixel still shows the pixel that it lies in.
         corners = torch.minimum(corners, image.repeat(2)).clamp(min=0)
         first = torch.minimum(corners[:, :2], image - 1)

@@ -1,22 +1,18 @@
-"""The data set, the order in which it is read, and the watch over unreadable images.
-
-Every draw of an image has a number; its place in the order and its random grid follow from the
-seed and that number alone. So the same images and regions come back after a resume in the middle
-of an epoch, whatever the number of workers or processes.
-"""
+"""The stream of training images with their regions, and the watch over unreadable images."""
 
 import itertools
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from ...data.images.reading import read_rgb
-from ...data.images.resizing import Resampling
+from ...data.images.resizing import BicubicKernel
+from ...engine.stream import PositionSampler, PositionStream
 from ...structures import ConfigurationError, DataError
 from .batch import DistillationBatch, DistillationSample
 from .crops import CropTransform, content_extent, padded_square, to_padded_square
@@ -26,48 +22,8 @@ from .views import RawBatch, RawSample, ViewPlace, ViewSizes
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One image to be read: its place in the data set and the number of the draw since the start."""
-
-    index: int
-    number: int
-
-
-class DrawSampler(Sampler[Draw]):
-    """Endless draws, each epoch in a new order.
-
-    Args:
-        size: number of images.
-        seed: of the order.
-        start: number of the first draw (those before were used ahead of a resume).
-        rank: this process takes the draws start + rank, start + rank + world_size, ...
-        world_size: number of processes.
-    """
-
-    def __init__(self, *, size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1):
-        if size < 1:
-            raise DataError("Cannot draw from an empty data set.")
-        self.size = size
-        self.seed = seed
-        self.start = start
-        self.rank = rank
-        self.world_size = world_size
-
-    def __iter__(self) -> Iterator[Draw]:
-        number = self.start + self.rank
-        epoch, order = -1, []
-        while True:
-            if number // self.size != epoch:
-                epoch = number // self.size
-                order = list(range(self.size))
-                random.Random(f"order/{self.seed}/{epoch}").shuffle(order)
-            yield Draw(order[number % self.size], number)
-            number += self.world_size
-
-
-class DistillationDataset(Dataset[DistillationSample | RawSample]):
-    """Images with random regions.
+class DistillationDataset(PositionStream):
+    """An endless stream of images with random regions, which depend only on the seed and the position.
 
     An unreadable image is passed over for the next of the list and named in the sample, so that
     the batch keeps its size and the trainer can count and report it.
@@ -78,7 +34,7 @@ class DistillationDataset(Dataset[DistillationSample | RawSample]):
         crops: how regions become the teacher's input.
         student_size: side of the student's square.
         foundation_size: side of the foundation model's square, or None for no such view.
-        seed: of the regions.
+        seed: of the order and the regions.
         resampling: whose resizing of the two squares; the crops have their own.
         views: whether samples have views, or (on the device, by Pillow's rule) what to make them of.
     """
@@ -92,33 +48,37 @@ class DistillationDataset(Dataset[DistillationSample | RawSample]):
         student_size: int,
         foundation_size: int | None,
         seed: int = 0,
-        resampling: Resampling = Resampling.PILLOW,
+        resampling: BicubicKernel = BicubicKernel.PILLOW,
         views: ViewPlace = ViewPlace.LOADER,
     ):
-        if not records:
-            raise DataError("A distillation data set needs at least one image.")
-        if views is ViewPlace.DEVICE and {resampling, crops.resampling} != {Resampling.PILLOW}:
+        super().__init__(list(records), seed=seed)
+        if views is ViewPlace.DEVICE and {resampling, crops.resampling} != {BicubicKernel.PILLOW}:
             raise ConfigurationError(
                 f"DISTILL.VIEWS device makes Pillow's pixels; DISTILL.RESAMPLING must stay "
-                f"'{Resampling.PILLOW.value}' with it, got '{resampling.value}'."
+                f"'{BicubicKernel.PILLOW.value}' with it, got '{resampling.value}'."
             )
-        self.records = list(records)
         self.regions = regions
         self.crops = crops
         self.student_size = student_size
         self.foundation_size = foundation_size
-        self.seed = seed
         self.resampling = resampling
         self.views = views
 
-    def __len__(self) -> int:
-        return len(self.records)
+    def order(self, round_: int) -> list[int]:
+        """Indices of all images, shuffled for one round."""
+        order = list(range(len(self.records)))
+        random.Random(f"order/{self.seed}/{round_}").shuffle(order)
+        return order
 
-    def __getitem__(self, draw: Draw) -> DistillationSample | RawSample:
-        rng = random.Random(f"regions/{self.seed}/{draw.number}")
+    def __getitem__(self, position: int) -> DistillationSample | RawSample:
+        _, index = self.locate(position)
+        return self.sample(index, random.Random(f"regions/{self.seed}/{position}"))
+
+    def sample(self, index: int, rng: random.Random) -> DistillationSample | RawSample:
+        """The image of that index, or the next one that can be read, with regions drawn from a generator."""
         unreadable = []
-        for step in range(len(self)):
-            record = self.records[(draw.index + step) % len(self)]
+        for step in range(len(self.records)):
+            record = self.records[(index + step) % len(self.records)]
             try:
                 pixels = read_rgb(record.path)
             except DataError as error:
@@ -137,7 +97,7 @@ class DistillationDataset(Dataset[DistillationSample | RawSample]):
                 same = self.foundation_size == self.student_size
                 foundation = student if same else padded_square(pixels, self.foundation_size, self.resampling)
             return DistillationSample(student, foundation, self.crops(pixels, boxes), **common)
-        raise DataError(f"None of the {len(self)} images can be read; the first: {unreadable[0][1]}")
+        raise DataError(f"None of the {len(self.records)} images can be read; the first: {unreadable[0][1]}")
 
     @property
     def _sizes(self) -> ViewSizes:
@@ -189,19 +149,15 @@ def build_loader(
     dataset: DistillationDataset,
     *,
     batch_size: int,
-    seed: int,
     start: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """An endless loader of `DistillationBatch` or `RawBatch`; the other arguments are those of `DrawSampler`."""
-    sampler = DrawSampler(size=len(dataset), seed=seed, start=start, rank=rank, world_size=world_size)
+    """An endless loader of `DistillationBatch` or `RawBatch`, from the stream's position `start`."""
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=sampler,
+        sampler=PositionSampler(first=start),
         num_workers=num_workers,
         collate_fn=RawBatch.collate if dataset.views is ViewPlace.DEVICE else DistillationBatch.collate,
         pin_memory=pin_memory,

@@ -1,7 +1,7 @@
-"""Which regions of an image are distilled.
+"""Sources of the regions to distill: random grids, or proposals read from files.
 
-Boxes are (x1, y1, x2, y2), normalised: 0..1 of the image itself, before any padding.
-K is the number of regions of one image.
+Boxes are (x1, y1, x2, y2), normalized: 0..1 of the image itself, before any padding.
+Shape letter: K regions of one image.
 """
 
 import logging
@@ -112,7 +112,7 @@ class ProposalRegions:
     takes the first 20 and leaves out of these the ones under 8^2 or over 1024^2 pixels; without any left it distils
     the image's upper left quarter. The limits are the same here (ProposalLimits), but unusable boxes are left out
     before the draw, so an image with 20 usable ones gives 20, and an image without any gets what `fallback` draws.
-    Its crops, enlarged by 1.5 about their centres, are DISTILL.CROP_SCALE.
+    Its crops, enlarged by 1.5 about their centers, are DISTILL.CROP_SCALE.
 
     Args:
         records: the images of the data set.

@@ -79,8 +79,8 @@ def registered_images(name: str) -> list[ImageRecord]:
     return records
 
 
-def collect_images(names: Iterable[str], folders: Iterable[str], sources: Iterable[str] = ()) -> list[ImageRecord]:
-    """All images of the named data sets, the folders and the sources, in this order.
+def collect_images(names: Iterable[str], sources: Iterable[str] = ()) -> list[ImageRecord]:
+    """All images of the named data sets and the sources, in this order.
 
     Each file comes once, however its path is spelled; the first that names it gives its id. How many images each
     brings is logged.
@@ -88,7 +88,7 @@ def collect_images(names: Iterable[str], folders: Iterable[str], sources: Iterab
     Raises:
         DataError: nothing was named.
     """
-    named = [f"dataset:{name}" for name in names] + [f"folder:{folder}" for folder in folders] + list(sources)
+    named = [f"dataset:{name}" for name in names] + list(sources)
     unique: dict[tuple[str, str], ImageRecord] = {}
     folder_of: dict[str, str] = {}
     for source in named:
@@ -100,10 +100,7 @@ def collect_images(names: Iterable[str], folders: Iterable[str], sources: Iterab
             unique.setdefault((folder_of[folder], name), record)
         logger.info(f"{source}: {len(records)} images, {len(unique) - before} of them not in the sources before.")
     if not unique:
-        raise DataError(
-            "No training images: name data sets in DATASETS.TRAIN, folders in DISTILL.FOLDERS or sources in "
-            "DISTILL.SOURCES."
-        )
+        raise DataError("No training images: name data sets in DATASETS.TRAIN or sources in DISTILL.SOURCES.")
     return list(unique.values())
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ...data.images.device_resizing import Windows, resize_windows
 from ...data.images.resizing import fitted
-from .batch import DistillationBatch
+from .batch import DistillationBatch, collated
 from .crops import CropResize
 
 
@@ -82,10 +82,7 @@ class RawBatch:
             sizes=torch.tensor([s.pixels.shape[:2] for s in samples]),
             windows=tuple(s.windows for s in samples),
             views=samples[0].views,
-            boxes=tuple(s.boxes for s in samples),
-            extents=torch.tensor([s.extent for s in samples]),
-            unreadable=tuple(entry for s in samples for entry in s.unreadable),
-            paths=tuple(s.path for s in samples),
+            **collated(samples),
         )
 
     @property

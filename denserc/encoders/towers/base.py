@@ -6,6 +6,7 @@ image-text space.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,6 +77,19 @@ class ImageTower(nn.Module, ABC):
     embed_dim: int  # E
     pixels: PixelStatistics
     position_resize: PositionResize = PositionResize.BICUBIC  # at sizes other than the native one
+
+    @property
+    @abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """The library's modules of the blocks, first to last."""
+
+    def visit(self, index: int, function: Callable, *tensors: torch.Tensor | None) -> tuple:
+        """`function(*tensors)`, for a function that uses the weights of one block and returns a tuple of tensors.
+
+        Where processes share the weights (`engine.sharding`), a block's are whole inside of its visit only.
+        """
+        block = self.blocks[index]
+        return block.visit(function, *tensors) if hasattr(block, "visit") else function(*tensors)
 
     @abstractmethod
     def embed(self, images: torch.Tensor) -> TokenStream:

@@ -30,6 +30,10 @@ class ClipVitTower(ImageTower):
         self.num_heads = visual.transformer.resblocks[0].attn.num_heads
         self.embed_dim = visual.proj.shape[1]
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.visual.transformer.resblocks
+
     def embed(self, images: torch.Tensor) -> TokenStream:
         grid = self.grid_of(images)
         visual = self.visual

@@ -36,6 +36,10 @@ class EvaTower(ImageTower):
     def _trunk(self) -> Eva:
         return self.visual.trunk
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self._trunk.blocks
+
     def embed(self, images: torch.Tensor) -> TokenStream:
         grid = self.grid_of(images)
         trunk = self._trunk
@@ -118,7 +122,7 @@ def _require_eva02(name: str, trunk: nn.Module) -> None:
             ),
             (trunk.pos_embed is None, "it has no absolute position embedding"),
             (trunk.rope is None or trunk.rope_mixed, "it has no axial rotary embedding"),
-            (not isinstance(attn.q_norm, nn.Identity), "it normalises queries and keys"),
+            (not isinstance(attn.q_norm, nn.Identity), "it normalizes queries and keys"),
             (trunk.global_pool != "token", f"it pools by {trunk.global_pool!r} instead of the class token"),
             (trunk.num_classes < 1, "its trunk has no projection into the image-text space"),
             (attn.head_dim * attn.num_heads != trunk.embed_dim, "its heads are not as wide as the tower"),

@@ -12,7 +12,7 @@ _CPU = torch.device("cpu")
 
 
 class PositionResize(Enum):
-    """How learned position embeddings reach another grid; bicubic, align_corners=False, both."""
+    """Resizing of learned position embeddings to another grid; bicubic, align_corners=False, both."""
 
     BICUBIC = "bicubic"  # the originals' way: CLIPSelf, DeCLIP, F-ViT
     BICUBIC_ANTIALIAS = "bicubic_antialias"  # timm's way; at twice EVA-02's training size features change by about 3%

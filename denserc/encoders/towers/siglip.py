@@ -38,6 +38,10 @@ class SiglipTower(ImageTower):
     def _trunk(self) -> VisionTransformer:
         return self.visual.trunk
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self._trunk.blocks
+
     def embed(self, images: torch.Tensor) -> TokenStream:
         grid = self.grid_of(images)
         trunk = self._trunk

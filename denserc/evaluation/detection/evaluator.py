@@ -14,13 +14,13 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
 from ...structures import DataError
-from ...structures.files import read_annotation_file
+from ...structures.files import read_annotation_file, write_json
 from ..scoring.average_precision import Backend, ClassScores, Shape, score_detections
 from ..scoring.tables import Detections
 from .prediction_files import read_predictions, write_predictions
 from .prediction_store import PredictionStore
 from .protocol import Protocol, countable
-from .report import class_table, console_table, group_table, write_csv, write_json
+from .report import class_table, console_table, group_table, write_csv
 
 RESULTS_FILE = "coco_instances_results.json"
 logger = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class DetectionEvaluator(DatasetEvaluator):
             groups = [protocol.group_of(label) for label in range(len(self.names))]
             table = class_table(scores, self.names, groups, {"protocol": task, "detections_that_count": protocol.limit})
             write_csv(self.output_dir / f"{task}_classes.csv", table)
-            write_json(self.output_dir / f"{task}_results.json", {"settings": settings, "metrics": metrics})
+            write_json(self.output_dir / f"{task}_results.json", {"settings": settings, "metrics": metrics}, indent=2)
         return metrics
 
 

@@ -20,7 +20,7 @@ FIXED_DETECTIONS = 10_000
 
 
 def split_protocol(vocabulary: Vocabulary, *, max_dets: int = 100) -> Protocol:
-    """Generalised setting: all classes compete, "all" is the mean over all of them, not over the two groups.
+    """Build the protocol of the generalized setting: all classes compete, "all" is the mean over all of them.
 
     A vocabulary without novel classes (transfer to COCO, Objects365, VOC or one's own set) has the group "all" alone,
     and another task's name, "coco", since nothing open-vocabulary is told apart in it.
@@ -36,7 +36,7 @@ def split_protocol(vocabulary: Vocabulary, *, max_dets: int = 100) -> Protocol:
         )
     return Protocol(
         task=COCO_TASK,
-        title="open-vocabulary COCO AP, generalised (base and novel classes compete)",
+        title="open-vocabulary COCO AP, generalized (base and novel classes compete)",
         max_dets=max_dets,
         groups={"novel": novel, "base": ~novel, "all": everything},
     )
@@ -80,7 +80,7 @@ class OvCocoEvaluator(DetectionEvaluator):
 
 
 class LvisProtocol(Enum):
-    """Which detections count; figures of one protocol do not compare with those of the other."""
+    """Limits of the detections that count; figures of the two protocols do not compare."""
 
     STANDARD = "standard"
     """The best 300 of an image over all classes: what the paper's tables report."""

@@ -1,4 +1,4 @@
-"""Results files whose entries all look alike, as evaluations write them, read without a Python object an entry.
+"""Reading and writing of results files (COCO's format), quickly where all entries have the same form.
 
 JSON's own parser takes some microseconds for each detection; there are six million in a file of LVIS's size. Where all
 entries have the same keys in the same order and nothing but numbers, the text without its numbers is one skeleton
@@ -117,7 +117,7 @@ def _table(block: bytes, keys: list[str]) -> Detections:
 
 
 def write_predictions(path: str | Path, detections: Detections) -> None:
-    """Writes detections one by one, as there may be millions; the file appears whole or not at all."""
+    """Write detections one by one, because there may be millions, to a file that appears atomically."""
     write_results(path, detections.lines())
 
 

@@ -21,7 +21,7 @@ _LINES = 2000  # lines turned into columns at once
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was found, and where was looked.
+    """Detections, and the images that were searched.
 
     Args:
         image_ids: (I,) int64, the images that were run, those without detections included.
@@ -79,7 +79,7 @@ class Collector:
             self._forget_at = max(FORGET_FROM, 2 * self._held)
 
     def predictions(self) -> Predictions:
-        """What is held."""
+        """Detections collected so far."""
         return Predictions(np.array(list(self._images), dtype=np.int64), Detections.joined(self._tables))
 
 

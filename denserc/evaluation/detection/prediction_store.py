@@ -1,4 +1,4 @@
-"""Where an evaluator keeps predictions until they are scored: on disk, one log a process, or in memory."""
+"""Storage of predictions until they are scored: on disk, one log per process, or in memory."""
 
 import itertools
 from collections.abc import Callable

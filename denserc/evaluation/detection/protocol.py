@@ -1,4 +1,4 @@
-"""Which detections count, and which classes are averaged."""
+"""Evaluation protocols: the detections that count, and the groups of classes that are averaged."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from ..scoring.tables import Detections, best_of_class, best_of_image
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a set is scored.
+    """Rules by which a set is scored.
 
     Args:
         task: the key of the results, e.g. "ov_coco".
@@ -31,7 +31,7 @@ class Protocol:
 
     @property
     def limit(self) -> str:
-        """How many detections count, in words: "100 an image and class", "300 an image", "10000 a class"."""
+        """Limits of detections in words: "100 an image and class", "300 an image", "10000 a class"."""
         limits = []
         if self.max_dets is not None:
             limits.append(f"{self.max_dets} an image" + ("" if self.federated else " and class"))
@@ -52,7 +52,7 @@ class Protocol:
 def countable(protocols: Sequence[Protocol]) -> Callable[[Detections], np.ndarray] | None:
     """table -> (D,) bool, the detections that are not beyond every protocol's limit already.
 
-    None where no protocol limits a class: fixed AP alone wants thousands of detections of an image, more than memory
+    None where no protocol limits a class: only fixed AP needs thousands of detections per image, more than memory
     holds for a large set.
     """
     if all(protocol.max_dets_of_class is None for protocol in protocols):

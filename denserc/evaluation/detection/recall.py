@@ -1,4 +1,4 @@
-"""Recall of class-agnostic box proposals: does the RPN find objects of classes that it never saw a box of?"""
+"""Recall of class-agnostic box proposals, for classes with and without box annotations in training."""
 
 import logging
 import math
@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from ...data.proposals import ProposalLimits, id_key, read_proposals
 from ...structures import DataError
-from .report import write_json
+from ...structures.files import write_json
 
 TASK = "proposals"
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -170,5 +170,5 @@ class ProposalRecallEvaluator(DatasetEvaluator):
             )
         )
         if self.output_dir is not None:
-            write_json(self.output_dir / f"{TASK}_results.json", {"settings": settings, "metrics": metrics})
+            write_json(self.output_dir / f"{TASK}_results.json", {"settings": settings, "metrics": metrics}, indent=2)
         return {TASK: metrics}

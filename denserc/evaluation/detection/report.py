@@ -1,8 +1,7 @@
-"""Tables and files that a detection evaluation leaves behind."""
+"""Tables and files of a detection evaluation."""
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +36,7 @@ def class_table(
     """One row a class; a measure that cannot be computed is an empty cell.
 
     Args:
-        protocol: columns that every row repeats, so that a row says by which rules it came about.
+        protocol: Columns that every row repeats, so that a row names its rules.
     """
     table = []
     for label, (name, group) in enumerate(zip(names, groups, strict=True)):
@@ -61,19 +60,3 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, table.getvalue())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Strict JSON, a number that is not finite as null; written whole or not at all."""
-    write_text(path, json.dumps(finite_or_null(content), indent=2) + "\n")
-
-
-def finite_or_null(content: Any) -> Any:
-    """The same nested dicts and lists, with None for floats that JSON cannot hold."""
-    if isinstance(content, Mapping):
-        return {str(key): finite_or_null(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite_or_null(value) for value in content]
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return content

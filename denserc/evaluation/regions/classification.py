@@ -19,13 +19,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ...structures import ConfigurationError, DataError, PixelStatistics, TextEmbeddings
+from ...structures.boxes import grow_boxes
 from .inputs import (
     PUBLISHED_LIMITS,
     Region,
     RegionLimits,
     crop_square,
     fit_square,
-    grown,
     mask_cells,
     picture_of,
     to_input,
@@ -42,7 +42,7 @@ def measure_regions(
     input_size: int,
     names: Sequence[str] | None = None,
     pixels: PixelStatistics | None = None,
-    normalise: bool = True,
+    normalize: bool = True,
     limits: RegionLimits = PUBLISHED_LIMITS,
     mask_coverage: float = 0.0,
     crop_encoder: Callable[[torch.Tensor], torch.Tensor] | None = None,
@@ -58,21 +58,21 @@ def measure_regions(
     Under several processes each takes every n-th entry, none twice, and their counts are added.
 
     Args:
-        dense_encoder: (B, 3, S, S) normalised images -> (B, E, h, w) raw dense features.
+        dense_encoder: (B, 3, S, S) normalized images -> (B, E, h, w) raw dense features.
         text: unit vectors of at least `names`.
         entries: the name of a registered panoptic set, or one dict an image: "image" (H, W, 3) uint8 RGB or
             "file_name", and "segments" as in RegionLimits.choose. A sequence is indexed, anything else iterated.
         input_size: S, a multiple of the encoder's patch size.
         names: C class names; a segment's label is an index into them (classes sorted by category id). By default
             `entries.classes`.
-        pixels: how to normalise; by default `dense_encoder.tower.pixels`.
-        normalise: pool an L2-normalised map (CLIPSelf); False pools the raw map (DeCLIP).
+        pixels: how to normalize; by default `dense_encoder.tower.pixels`.
+        normalize: pool an L2-normalized map (CLIPSelf); False pools the raw map (DeCLIP).
         limits: which segments count.
         mask_coverage: see mask_cells.
         crop_encoder: (R, 3, crop_size, crop_size) -> (R, E); when given, the crops of all boxes are classified with it
             too: what the teacher's class token reaches.
         crop_size: of those crops.
-        thing_crop_scale: a thing's crop is its box grown by this factor about its centre, cut at the image's edges;
+        thing_crop_scale: a thing's crop is its box grown by this factor about its center, cut at the image's edges;
             stuff is cut by its box (1.5 is CLIPSelf's).
         batch_size: images a forward.
         device: where to compute; by default where the encoder's first parameter is.
@@ -116,7 +116,7 @@ def measure_regions(
                 if not any(regions):
                     continue
                 boxes, masks = _pooled(
-                    dense_encoder, images, regions, input_size, pixels, normalise, mask_coverage, device
+                    dense_encoder, images, regions, input_size, pixels, normalize, mask_coverage, device
                 )
                 found = {"boxes": boxes, "masks": masks}
                 if crop_encoder is not None:
@@ -135,7 +135,7 @@ def measure_regions(
         return None
     protocol = {
         "input_size": input_size,
-        "pooled_map": "normalized" if normalise else "raw",
+        "pooled_map": "normalized" if normalize else "raw",
         "classes": len(names),
         "images": seen,
         "regions": int(counters["boxes"].counts[..., 0].sum()),
@@ -183,14 +183,14 @@ def _pooled(
     regions: list[list[Region]],
     side: int,
     pixels: PixelStatistics,
-    normalise: bool,
+    normalize: bool,
     coverage: float,
     device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Box features and mask features, both (R, E), image after image."""
     squares, scales = zip(*(fit_square(image, side) for image in images), strict=True)
     features = dense_encoder(to_input(squares, pixels, device)).float()  # (B, E, h, w)
-    if normalise:
+    if normalize:
         features = F.normalize(features, dim=1)
     boxes, masks = [], []
     for image, found, scale in zip(images, regions, scales, strict=True):
@@ -218,8 +218,10 @@ def _crop_features(
     features = []
     for image, found in zip(images, regions, strict=True):
         if found:
-            boxes = [grown(r.box, thing_scale if r.is_thing else 1.0, image.size) for r in found]
-            crops = [crop_square(image, box, side) for box in boxes]
+            boxes = torch.tensor([r.box for r in found], dtype=torch.float64)
+            things = torch.tensor([r.is_thing for r in found])
+            boxes[things] = grow_boxes(boxes[things], thing_scale, (image.height, image.width))
+            crops = [crop_square(image, box, side) for box in boxes.tolist()]
             features.append(crop_encoder(to_input(crops, pixels, device)).float())
     return torch.cat(features)
 

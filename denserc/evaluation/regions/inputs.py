@@ -1,4 +1,4 @@
-"""Regions of an image as an encoder sees them: the padded square input, boxes and masks in its frame.
+"""Regions of an image as input of an encoder: the padded square, boxes and masks in its frame, crops.
 
 Shape letters: (H, W) pixels of the original image, S side of the square input, (h, w) cells of the feature map,
 R regions of an image.
@@ -35,12 +35,12 @@ class Region:
 
 @dataclass(frozen=True)
 class RegionLimits:
-    """Which segments of an image are asked about; the defaults are the published protocol.
+    """Limits of the segments that are classified; the defaults are the published protocol.
 
     Args:
         min_side, max_side: segments whose box has an area (width x height, in pixels of the original image) under
             min_side^2 or over max_side^2 are skipped.
-        max_segments: only the first so many segments of an image are looked at, skipped ones counted.
+        max_segments: Number of segments per image that are read, skipped ones counted.
     """
 
     min_side: float = 8.0
@@ -109,17 +109,8 @@ def fit_square(image: Image.Image, side: int) -> tuple[np.ndarray, float]:
 
 
 def crop_square(image: Image.Image, box: Sequence[float], side: int) -> np.ndarray:
-    """A box's crop with its longest side at `side`, centred on black: (side, side, 3) uint8."""
+    """Crop a box and resize its longest side to `side`, centered on black: (side, side, 3) uint8."""
     return centred_square(image.crop(tuple(box)), side)
-
-
-def grown(box: Sequence[float], scale: float, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """A box (x1, y1, x2, y2) scaled about its centre and cut at the edges of an image of `size` (w, h)."""
-    if scale == 1.0:
-        return tuple(box)
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    w, h = (box[2] - box[0]) * scale / 2, (box[3] - box[1]) * scale / 2
-    return max(x - w, 0.0), max(y - h, 0.0), min(x + w, float(size[0])), min(y + h, float(size[1]))
 
 
 def to_input(pictures: Sequence[np.ndarray], pixels: PixelStatistics, device: torch.device) -> torch.Tensor:

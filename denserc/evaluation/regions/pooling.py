@@ -1,19 +1,19 @@
-"""Region features from a dense feature map.
+"""Features of boxes and masks from a dense map, their nearest classes, and the count of correct ones.
 
-Shape letters: B images, E the width of the image-text space, (h, w) cells, R regions of all images together.
+Shape letters: B images, E the width of the image-text space, (h, w) cells, R regions of all images together, C classes.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from ...structures import DataError
+from ...structures.boxes import pool_cells
 
 
 class AccuracyCounter:
-    """Top-1 and top-5 accuracy of regions, things and stuff apart.
+    """Counter of the top-1 and top-5 accuracy of regions, things and stuff apart.
 
     Counts are integers, so that the parts counted by several processes add up exactly.
 
@@ -44,7 +44,7 @@ class AccuracyCounter:
         self.counts.index_put_((is_thing, labels), rows, accumulate=True)
 
     def merge(self, other: "AccuracyCounter") -> None:
-        """Add what another process counted."""
+        """Add the counts of another process."""
         self.counts += other.counts
 
     def of_class(self, label: int, *, things: bool) -> tuple[int, int, int]:
@@ -64,7 +64,7 @@ class AccuracyCounter:
 
 
 def pool_boxes(features: torch.Tensor, boxes: Sequence[torch.Tensor], side: int) -> torch.Tensor:
-    """RoIAlign to 1 x 1, adaptive sampling, half-pixel aligned.
+    """Average the features in each box.
 
     Args:
         features: (B, E, h, w).
@@ -79,13 +79,11 @@ def pool_boxes(features: torch.Tensor, boxes: Sequence[torch.Tensor], side: int)
     # flips with the last bit, and the published figures were made so.
     cells = features.new_tensor([w, h, w, h])
     scaled = [b.to(features) / side * cells for b in boxes]
-    return roi_align(features, scaled, output_size=(1, 1), spatial_scale=1.0, sampling_ratio=-1, aligned=True)[
-        ..., 0, 0
-    ]
+    return pool_cells(features, scaled)
 
 
 def pool_masks(features: torch.Tensor, masks: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The mean of the features in each mask; an empty mask gives zeros.
+    """Average the features in each mask; an empty mask gives zeros.
 
     Args:
         features: (B, E, h, w).

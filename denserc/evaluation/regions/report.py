@@ -1,4 +1,4 @@
-"""What a region classification leaves behind: metrics, the table of classes, and the protocol behind them."""
+"""Report of a region classification: metrics, the table of classes, and the protocol."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..detection.report import write_csv, write_json
+from ...structures.files import write_json
+from ..detection.report import write_csv
 from .pooling import AccuracyCounter
 
 TASK = "region_classification"
@@ -75,6 +76,8 @@ class RegionReport:
         return tabulate(self.class_rows(), headers="keys", tablefmt="pipe", disable_numparse=True)
 
     def write(self, folder: str | Path, stem: str = TASK) -> None:
-        """Writes `stem`_classes.csv and `stem`_results.json, each whole or not at all."""
+        """Write `stem`_classes.csv and `stem`_results.json atomically."""
         write_csv(Path(folder) / f"{stem}_classes.csv", self.class_rows())
-        write_json(Path(folder) / f"{stem}_results.json", {"protocol": self.protocol, "metrics": self.metrics})
+        write_json(
+            Path(folder) / f"{stem}_results.json", {"protocol": self.protocol, "metrics": self.metrics}, indent=2
+        )

@@ -1,4 +1,4 @@
-"""Average precision per class: one function, computed here from columns or by one of two libraries.
+"""Average precision per class: one function over our own matching or one of two libraries.
 
 Shape letters: C classes evaluated, T IoU thresholds (.50 to .95), R recall thresholds (101), A area ranges.
 """
@@ -16,11 +16,13 @@ from ...structures import ConfigurationError, DataError
 from .matching import precision_table
 from .tables import Detections, Truth, best_of_class, best_of_image, read_truth
 
+MEASURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
 
 def library_precision(
     ground_truth: dict, found: Detections, truth: Truth, *, masks: bool, max_dets: int, reference: bool
 ) -> np.ndarray:
-    """(T, R, C, A), -1 where there is nothing to find.
+    """Compute precision (T, R, C, A), -1 where there is nothing to find.
 
     Args:
         ground_truth: the annotation file's content; not changed.
@@ -53,7 +55,7 @@ def library_precision(
             detection_api = truth_api.loadRes(
                 [_without(d, "bbox" if masks else "segmentation") for d in found.results()]
             )
-        else:  # loadRes looks at the first detection
+        else:  # loadRes reads the first detection
             detection_api = COCO()
             detection_api.dataset = {**copy.deepcopy(dataset), "annotations": []}
             detection_api.createIndex()
@@ -67,7 +69,7 @@ def library_precision(
 
 
 def _copy_of_truth(ground_truth: dict, truth: Truth) -> dict:
-    """What is evaluated, with the fields that the libraries need, in copies that they may change."""
+    """Copy the evaluated part with the fields that the libraries need, because they change it."""
     annotations = []
     wanted = set(truth.category_ids.tolist())
     for annotation in ground_truth["annotations"]:
@@ -89,13 +91,10 @@ def _without(detection: dict, key: str) -> dict:
     return {name: dict(value) if name == "segmentation" else value for name, value in detection.items() if name != key}
 
 
-MEASURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-
-
 class Backend(Enum):
-    """What matches detections to ground truth."""
+    """Implementation of the matching of detections with ground truth."""
 
-    COLUMNS = "denserc"  # `precision`: all images and classes at once; the default
+    COLUMNS = "denserc"  # `matching`: all images and classes at once; the default
     FASTER = "faster_coco_eval"  # C++, image by image and class by class: slow and large with many of both
     REFERENCE = "pycocotools"  # the reference; slower, and without LVIS's rules
 
@@ -111,7 +110,7 @@ class Backend(Enum):
 
 
 class Shape(Enum):
-    """What is compared: boxes or masks. The values are the COCO API's iouType."""
+    """Shapes that are compared, boxes or masks. The values are the COCO API's iouType."""
 
     BOXES = "bbox"
     MASKS = "segm"

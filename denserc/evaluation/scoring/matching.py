@@ -1,10 +1,10 @@
-"""Precision at 101 recalls, of every class, threshold and area, from columns.
+"""Overlaps, matching of detections with objects, and precision at 101 recalls, over columns.
 
-Precision falls between true positives and is read off an envelope from the right, so its value at a recall is decided
-by the true positives alone: false ones are counted, not visited.
+All images, classes, thresholds and areas are matched at once, one round for the n-th detections of all groups.
+Precision falls between true positives and is read off an envelope from the right. Its value at a recall therefore
+depends on the true positives only: false ones are counted, not visited.
 
-Shape letters: D detections, G objects, C classes, T IoU thresholds (.50 to .95), R recalls, A areas; M as in
-`matching`.
+Shape letters: D detections, G objects, C classes, T IoU thresholds (.50 to .95), R recalls, A areas, M matched pairs.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,12 +16,16 @@ from pycocotools import mask as mask_api
 from .tables import Detections, Truth, places, rank_in_groups
 
 _PAIRS = 1 << 21  # pairs compared at once: bounds memory
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+AREAS = np.array([(0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10)])  # all, small, medium, large
+_EPSILON = np.spacing(1)
 UNMATCHED, HIT, IGNORED = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Matches:
-    """What became of the detections that overlap an object; all others are unmatched.
+    """States of the detections that overlap an object; all others are unmatched.
 
     Args:
         rows: (M,) int64, ascending, of the detections.
@@ -183,12 +187,6 @@ class MaskOverlaps:
             truths = [self.truth.rle(row) for row in range(first, last)]
             parts.append(np.asarray(mask_api.iou(codes, truths, crowd), dtype=np.float64).reshape(-1))
         return np.concatenate(parts)
-
-
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0.0, 1.0, 101)
-_EPSILON = np.spacing(1)
-AREAS = np.array([(0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10)])  # all, small, medium, large
 
 
 def precision_table(found: Detections, truth: Truth, *, masks: bool, max_dets: int | None) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Detections as columns: eighty thousand images with a hundred each are 450 MB, where a list of dicts takes 8 GB.
+"""Objects and detections as columns, and ranks within groups of them.
 
-Shape letter: D detections.
+Eighty thousand images with a hundred detections each take 450 MB as columns and 8 GB as a list of dicts.
+Shape letters: D detections, G objects.
 """
 
 import itertools
@@ -27,7 +28,7 @@ class Truth:
         boxes: (G, 4) float64, [x, y, width, height].
         areas: (G,) float64, the annotation's; with LVIS's rules as without.
         crowd: (G,) bool. LVIS has none.
-        ignore: (G,) bool: crowds, or with LVIS's rules what the file says to ignore.
+        ignore: (G,) bool: crowds, or with LVIS's rules the objects that the file marks.
         instances: (C,) int64, objects that are no crowds.
         verifiable: sorted keys whose detections count; None: all do (COCO).
         not_exhaustive: sorted keys whose unmatched detections are not false.
@@ -140,7 +141,7 @@ def _keys_of_lists(images: list[dict], name: str, categories: np.ndarray) -> np.
 
 
 def _place(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Where each value stands in `ids` (no two alike), -1 where it does not."""
+    """Index of each value in `ids` (no two alike), -1 where it is absent."""
     if not len(ids):
         return np.full(len(values), -1, dtype=np.int64)
     order = np.argsort(ids)

@@ -1,1 +1,1 @@
-"""The demo: from the miniature CLIP to open-vocabulary detections, by the same code and configs as the real thing."""
+"""The demo (`denserc demo`): from the miniature CLIP to detections, by the same code and configs as the real thing."""

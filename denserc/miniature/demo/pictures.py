@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from ...construction import DenseEncoder, load_checkpoint
-from ...detection.modeling.meta_arch import FViT
-from ...detection.predictor import load_detector
+from ...predictor import Predictor
 from ...visualization import (
     DrawnObjects,
     detected_objects,
@@ -20,7 +19,7 @@ from ...visualization import (
 from ...visualization import similarity_picture as similarity_of
 from ..scenes import Scene, compose_scene
 from ..world import NOVEL_NAMES, Domain, rename
-from .stages import CONTENDERS, Places
+from .stages import CONTENDERS, Contender, Places
 
 SCENES_SEED = 70_001  # fresh scenes: no data set of the demo draws from it
 SHOWN = 0.2  # detections below this score are not drawn
@@ -47,12 +46,15 @@ def truth_of(scene: Scene) -> DrawnObjects:
     return DrawnObjects(np.array(boxes), names, novel)
 
 
-@torch.no_grad()
-def detect(detector: FViT, picture: np.ndarray) -> DrawnObjects:
-    """The best detections in a picture (H, W, 3) uint8 RGB, one label a place, by the detector's vocabulary."""
-    image = torch.from_numpy(picture).permute(2, 0, 1).contiguous()
-    found = detector([{"image": image}])[0]["instances"]
-    return detected_objects(found, detector.vocabulary, overlap=OVERLAP).best(MOST, SHOWN)
+def load_predictor(places: Places, seed: int, contender: Contender, names: Sequence[str]) -> Predictor:
+    """A contender's detector, looking for these names."""
+    novel = [name for name in names if name in NOVEL_NAMES]
+    return Predictor(places.detector(seed, contender), names, novel=novel, device="cpu", threshold=SHOWN)
+
+
+def detect(predictor: Predictor, picture: np.ndarray) -> DrawnObjects:
+    """The best detections in a picture (H, W, 3) uint8 RGB, one label per place."""
+    return detected_objects(predictor(picture), predictor.vocabulary, overlap=OVERLAP).best(MOST)
 
 
 def compare_detectors(places: Places, seed: int, names: Sequence[str], count: int = 4) -> np.ndarray:
@@ -60,8 +62,7 @@ def compare_detectors(places: Places, seed: int, names: Sequence[str], count: in
     scenes = fresh_scenes(count, things=5)
     found = {}
     for contender in CONTENDERS:
-        detector = load_detector(places.detector(seed, contender))
-        detector.set_vocabulary(names, novel=[name for name in names if name in NOVEL_NAMES])
+        detector = load_predictor(places, seed, contender, names)
         found[contender.title] = [detect(detector, scene.image) for scene in scenes]
     return detection_page([scene.image for scene in scenes], [truth_of(scene) for scene in scenes], found)
 
@@ -72,8 +73,7 @@ def ask(places: Places, seed: int, names: Sequence[str], count: int = 6) -> tupl
     Returns:
         The page, and for each scene its detections as {"name", "score", "box"}.
     """
-    detector = load_detector(places.detector(seed, CONTENDERS[-1]))
-    detector.set_vocabulary(names, novel=[name for name in names if name in NOVEL_NAMES])
+    detector = load_predictor(places, seed, CONTENDERS[-1], names)
     panels, answers = [], []
     for scene in fresh_scenes(count, things=5):
         found = detect(detector, scene.image)

@@ -10,9 +10,9 @@ from ...visualization import (
     Listing,
     Picture,
     ResultTable,
+    RunStatistics,
     Section,
     Settings,
-    Spread,
     Words,
     plot_curves,
     write_report,
@@ -41,7 +41,7 @@ def summary(results: Results) -> ResultTable:
     rows = {}
     for contender in CONTENDERS:
         runs = [_numbers(of_seed[contender.key]) for of_seed in results.values()]
-        rows[contender.title] = {name: Spread.of(run[name] for run in runs) for name in runs[0]}
+        rows[contender.title] = {name: RunStatistics.of(run[name] for run in runs) for name in runs[0]}
     crops = next(iter(results.values()))["clip"]["regions"]["thing_crops_top1"]
     ceiling = f" The teacher's class token on the crops of the same boxes: {crops:.1f}."
     seeds = f" Mean ± deviation over the seeds {', '.join(map(str, results))}." if len(results) > 1 else ""

@@ -11,7 +11,8 @@ import torch
 from detectron2.utils.logger import setup_logger
 
 from ...encoders.miniature import MINIATURE_WEIGHTS
-from ...visualization import ResultTable, print_table, save_picture, write_results
+from ...structures.files import write_json
+from ...visualization import ResultTable, print_table, save_picture
 from ..world import CLASS_NAMES
 from ..write_world import Sizes
 from .pictures import ask, before_and_after, compare_detectors
@@ -79,7 +80,7 @@ def run_demo(
         settings=settings,
     )
     content = {"table": table, "runs": results, "asked": {"names": list(names), "found": answers}, "settings": settings}
-    write_results(results_file, content)
+    write_json(results_file, content, indent=2)
     print_table(table, title="DenseRC on the miniature world")
     print(f"\nReport: {report}\nResults: {results_file}\nLog: {places.output / 'log.txt'}")
     return table

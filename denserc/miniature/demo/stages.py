@@ -6,14 +6,14 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from ...config import get_denserc_config
+from ...config import read_config
 from ...construction import build_dense_model, save_checkpoint
 from ...data.datasets.builtin import register_miniature
 from ...detection import engine as detection
 from ...distillation import engine as distillation
 from ...distillation.export import PRODUCT_NAME
 from ...evaluation import build_evaluator, evaluate_dense_model
-from ...structures import DataError, kept
+from ...structures import DataError, cached_result
 from ..train_clip import Recipe, train_clip
 from ..write_world import Sizes, write_world
 
@@ -51,7 +51,7 @@ class Places:
 
     Args:
         output: its folder.
-        configs: the repository's configs/.
+        configs: folder of the configs, see `denserc.model_zoo.configs_folder`.
         weights: of the miniature CLIP; "" for the packaged ones.
     """
 
@@ -80,7 +80,7 @@ class Places:
 def prepare_world(places: Places, *, seed: int = 0, sizes: Sizes | None = None) -> None:
     """Write the data sets unless they are there, and register them."""
     sizes = sizes or Sizes()
-    kept(
+    cached_result(
         places.world / "world.json", f"{seed} {sizes}", lambda: write_world(places.world, seed=seed, sizes=sizes) or {}
     )
     register_miniature(places.world)
@@ -88,7 +88,7 @@ def prepare_world(places: Places, *, seed: int = 0, sizes: Sizes | None = None) 
 
 def train_miniature_clip(folder: Path, recipe: Recipe) -> Path:
     """Train the miniature CLIP anew; returns its weights."""
-    kept(folder / "clip.json", str(recipe), lambda: train_clip(folder, recipe))
+    cached_result(folder / "clip.json", str(recipe), lambda: train_clip(folder, recipe))
     return folder / "miniature_clip.safetensors"
 
 
@@ -108,12 +108,14 @@ def make_encoder(places: Places, contender: Contender, seed: int, overrides: lis
             plain = cfg.clone()
             plain.defrost()
             plain.MODEL.CONSTRUCTION.NAME = contender.construction
-            plain.DISTILL.EVALUATION.CROPS = True
+            plain.TEST.REGIONS.CROPS = True
             save_checkpoint(places.encoder(seed, contender), build_dense_model(plain))
             results = distillation.run(plain, eval_only=True, evaluator_factory=evaluate_dense_model)
         return {"regions": results["region_classification"]}
 
-    return kept(folder / "result.json", f"{contender.construction} {cfg.dump()} {_digest(places.weights)}", compute)
+    return cached_result(
+        folder / "result.json", f"{contender.construction} {cfg.dump()} {_digest(places.weights)}", compute
+    )
 
 
 def make_detector(places: Places, contender: Contender, seed: int, overrides: list | None = None) -> dict:
@@ -131,22 +133,17 @@ def make_detector(places: Places, contender: Contender, seed: int, overrides: li
         results = detection.run(cfg, evaluator_factory=build_evaluator)
         return {"detection": results[VAL]["ov_coco"], "transfer": results[TRANSFER]["coco"]}
 
-    return kept(folder / "result.json", f"{cfg.dump()} {_digest(encoder)}", compute)
+    return cached_result(folder / "result.json", f"{cfg.dump()} {_digest(encoder)}", compute)
 
 
 def _config(places: Places, name: str, folder: Path, seed: int, *overrides: list | None) -> CfgNode:
     path = places.configs / name
     if not path.is_file():
-        raise DataError(f"There is no config {path}. Run the demo in a clone of the repository, or give --configs.")
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(path))
-    cfg.merge_from_list(["OUTPUT_DIR", str(folder), "SEED", seed])
+        raise DataError(f"There is no config {path}; the demo needs a folder with the packaged configs' names.")
+    settings = ["OUTPUT_DIR", str(folder), "SEED", seed]
     if "MODEL.ENCODER.CHECKPOINT" not in (overrides[0] or []):
-        cfg.merge_from_list(["MODEL.ENCODER.WEIGHTS", places.weights])
-    for more in overrides:
-        cfg.merge_from_list(more or [])
-    cfg.freeze()
-    return cfg
+        settings += ["MODEL.ENCODER.WEIGHTS", places.weights]
+    return read_config(path, [*settings, *(word for more in overrides for word in more or [])])
 
 
 def _digest(path: str | Path) -> str:

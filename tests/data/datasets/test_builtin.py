@@ -30,7 +30,7 @@ def test_absent_files_are_an_error_only_when_used(tmp_path):
     for name in NAMES:
         with pytest.raises(DataError, match=str(tmp_path)):
             DatasetCatalog.get(name)
-    with pytest.raises(DataError, match="write_world"):
+    with pytest.raises(DataError, match="denserc dataset miniature"):
         dataset_vocabulary("miniature_ov_coco_val")
 
 

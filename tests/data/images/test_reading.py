@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from denserc.data.images.reading import read_rgb
+from denserc.data.images.reading import read_rgb, to_tensor
 from denserc.structures import DataError
 
 
@@ -18,7 +18,7 @@ def rgb() -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
-def test_colours_survive_every_mode(rgb, tmp_path, mode):
+def test_colors_survive_every_mode(rgb, tmp_path, mode):
     rgb.convert(mode).save(tmp_path / "a.png")
     assert np.array_equal(read_rgb(tmp_path / "a.png"), np.asarray(rgb))
 
@@ -73,3 +73,27 @@ def test_errors_name_the_file(rgb, tmp_path):
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"half.jpg cannot be read"):
         read_rgb(tmp_path / "half.jpg")
+
+
+@pytest.mark.parametrize("mode", ["RGBa", "La"])
+def test_premultiplied_transparency_lies_on_white(mode):
+    assert (read_rgb(Image.new(mode, (3, 2), 0)) == 255).all()
+
+
+def test_open_images_are_read_and_not_changed(rgb):
+    rgb.getexif()[0x0112] = 6
+    assert read_rgb(rgb).shape == (6, 4, 3)
+    assert rgb.size == (6, 4) and rgb.getexif()[0x0112] == 6
+
+
+def test_errors_name_the_open_image(rgb, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    with Image.open(tmp_path / "half.jpg") as image, pytest.raises(DataError, match="half.jpg cannot be read"):
+        read_rgb(image)
+
+
+def test_tensors_are_channels_first_and_contiguous(rgb):
+    tensor = to_tensor(read_rgb(rgb))
+    assert tensor.shape == (3, 4, 6) and tensor.is_contiguous() and tensor[:, 0, 0].tolist() == [255, 0, 0]

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from denserc.data.images.resizing import Resampling, centred_square, corner_square, resize, resize_all, resize_longest
+from denserc.data.images.resizing import (
+    BicubicKernel,
+    centred_square,
+    corner_square,
+    resize,
+    resize_all,
+    resize_longest,
+)
 
 BICUBIC = Image.Resampling.BICUBIC
 
@@ -21,9 +28,9 @@ def test_the_longest_side_fits_and_the_rest_is_black(picture, size, resized):
     image = picture(*size)
     content = np.asarray(image.resize(resized, BICUBIC))
     width, height = resized
-    corner, centred = corner_square(image, 64), centred_square(image, 64)
+    corner, centered = corner_square(image, 64), centred_square(image, 64)
     top, left = (64 - height) // 2, (64 - width) // 2  # floors, as open_clip's ResizeMaxSize in CLIPSelf
-    for square, y, x in ((corner, 0, 0), (centred, top, left)):
+    for square, y, x in ((corner, 0, 0), (centered, top, left)):
         assert square.shape == (64, 64, 3) and square.dtype == np.uint8
         assert np.array_equal(square[y : y + height, x : x + width], content)
         assert square.sum(dtype=int) == content.sum(dtype=int)
@@ -44,13 +51,13 @@ def test_an_image_of_the_right_size_is_not_resampled(picture):
 def test_the_fast_resampling_is_within_two_levels_of_pillows(picture, size):
     """Noise is the worst case: a photograph's values differ seldom, these in a few of a hundred."""
     for image in (picture(107, 80), picture(640, 480), picture(1, 1), picture(300, 3)):
-        exact, fast = resize(image, size), resize(np.asarray(image), size, Resampling.TORCHVISION)
+        exact, fast = resize(image, size), resize(np.asarray(image), size, BicubicKernel.TORCHVISION)
         difference = np.abs(exact.astype(int) - fast)
         assert exact.shape == fast.shape == (*size, 3) and difference.max() <= 2
         assert (difference > 1).mean() < 1e-3 and (difference > 0).mean() < 0.1
 
 
-@pytest.mark.parametrize("resampling", Resampling)
+@pytest.mark.parametrize("resampling", BicubicKernel)
 def test_rows_stay_rows_in_memory(picture, resampling):
     """Planes instead would be three times as slow to put anywhere."""
     for image in (picture(50, 31), picture(31, 50)):
@@ -67,15 +74,15 @@ def test_columns_are_resized_before_rows_whatever_pillows_version(picture, size)
 
 def test_arrays_and_pictures_are_one(picture):
     image = picture(50, 31)
-    for resampling in Resampling:
+    for resampling in BicubicKernel:
         for square in (corner_square, centred_square):
             assert np.array_equal(square(image, 64, resampling), square(np.asarray(image), 64, resampling))
     part = np.asarray(image)[3:20, 7:40]  # a crop is no whole block of memory
-    for resampling in Resampling:
+    for resampling in BicubicKernel:
         assert np.array_equal(resize(part, (9, 8), resampling), resize(part.copy(), (9, 8), resampling))
 
 
-@pytest.mark.parametrize("resampling", Resampling)
+@pytest.mark.parametrize("resampling", BicubicKernel)
 def test_several_at_once_are_each_alone(picture, resampling):
     images = [np.asarray(picture(*size)) for size in ((30, 20), (31, 20), (30, 20), (20, 30), (1, 9))]
     for given, image in zip(resize_all(images, (16, 24), resampling), images, strict=True):

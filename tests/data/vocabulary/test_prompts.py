@@ -45,7 +45,7 @@ def test_plain_template():
     assert build_prompts("cat", PLAIN_TEMPLATES) == ["This is a photo of a cat."]
 
 
-@pytest.mark.parametrize("templates", [[], ["a photo"], ["a {} and a {}"], ["a {colour} {}"]])
+@pytest.mark.parametrize("templates", [[], ["a photo"], ["a {} and a {}"], ["a {color} {}"]])
 def test_templates_need_exactly_one_place_for_the_name(templates):
     with pytest.raises(DataError, match="template"):
         build_prompts("cat", templates)

@@ -30,7 +30,7 @@ class Tower:
         return self.name
 
 
-def test_is_the_normalised_mean_of_unit_vectors():
+def test_is_the_normalized_mean_of_unit_vectors():
     tower = Tower()
     embeddings = embed_names(tower, ["cat", "apple"], TEMPLATES, batch_size=3)
     assert tower.seen[:2] == ["This is a photo of a cat.", "There is the cat in the scene."]
@@ -134,7 +134,7 @@ def test_strange_files_are_refused(tmp_path, content):
 
 
 @needs_real
-def test_real_neighbours_make_sense():
+def test_real_neighbors_make_sense():
     embeddings = load_text_embeddings(REAL / "coco_with_background_evaclip_vitb_16.pt")
     torch.testing.assert_close(embeddings.vectors.norm(dim=-1), torch.ones(81))
     similarity = embeddings.vectors @ embeddings.vectors.T - 2 * torch.eye(81)

@@ -2,17 +2,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from denserc.detection.modeling.classifier import CosineClassifier, masked_cross_entropy
-from denserc.detection.modeling.options import ClassLossNormaliser
+from denserc.detection.modeling.classifier import CosineClassifier, FusionExponents, fuse_scores, masked_cross_entropy
 from denserc.openvocab.vocabulary import ClassEmbeddings
 from denserc.structures import BACKGROUND, ConfigurationError, DataError, TextEmbeddings, Vocabulary
 
-SAMPLES, WEIGHTS = ClassLossNormaliser.SAMPLES, ClassLossNormaliser.WEIGHTS
 
-
-def loss(logits, labels, novel=(False,) * 4, background=0.6, normaliser=SAMPLES):
+def loss(logits, labels, novel=(False,) * 4, background=0.6):
     novel = torch.tensor(novel)
-    return masked_cross_entropy(logits, labels, novel=novel, background_weight=background, normaliser=normaliser)
+    return masked_cross_entropy(logits, labels, novel=novel, background_weight=background)
 
 
 def data(n=12):
@@ -47,7 +44,6 @@ def test_a_dead_feature_has_cosine_zero_and_a_finite_gradient():
 def test_without_novel_classes_it_is_weighted_cross_entropy():
     logits, labels = data()
     weights = torch.tensor([1, 1, 1, 1, 0.6])
-    torch.testing.assert_close(loss(logits, labels, normaliser=WEIGHTS), F.cross_entropy(logits, labels, weights))
     summed = F.cross_entropy(logits, labels, weights, reduction="sum")
     torch.testing.assert_close(loss(logits, labels), summed / len(labels))
 
@@ -84,3 +80,28 @@ def test_wrong_embeddings_are_refused():
         classes.set(Vocabulary(["a"]), TextEmbeddings(("a",), torch.ones(1, 8)))
     with pytest.raises(ConfigurationError, match="width 4"):
         classes.set(Vocabulary(["a"]), TextEmbeddings(("a", BACKGROUND), torch.ones(2, 4)))
+
+
+NOVEL = torch.tensor([False, True, False])
+
+
+def test_background_counts_as_base():
+    exponents = FusionExponents(base=0.1, novel=0.8, unsplit=0.2).for_classes(NOVEL)
+    torch.testing.assert_close(exponents, torch.tensor([0.1, 0.8, 0.1, 0.1]))
+
+
+def test_one_exponent_where_nothing_is_novel():
+    exponents = FusionExponents(base=0.1, novel=0.8, unsplit=0.2).for_classes(torch.zeros(2, dtype=torch.bool))
+    torch.testing.assert_close(exponents, torch.full((3,), 0.2))
+
+
+def test_the_ends_are_the_two_sides_exactly():
+    detector, encoder = torch.rand(6, 4).softmax(1), torch.rand(6, 4).softmax(1)
+    encoder[0] = 0
+    assert torch.equal(fuse_scores(detector, encoder, torch.zeros(4)), detector)
+    assert torch.equal(fuse_scores(detector, encoder, torch.ones(4)), encoder)
+
+
+def test_exponents_outside_of_0_to_1_are_refused():
+    with pytest.raises(ConfigurationError, match="novel = 1.5"):
+        FusionExponents(base=0.1, novel=1.5, unsplit=0.2)

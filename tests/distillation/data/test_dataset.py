@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from random import Random
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from PIL import Image
 
 from denserc.distillation.data.batch import DistillationBatch
 from denserc.distillation.data.crops import CropTransform
-from denserc.distillation.data.dataset import DistillationDataset, Draw, DrawSampler, UnreadableMonitor, build_loader
+from denserc.distillation.data.dataset import DistillationDataset, UnreadableMonitor, build_loader
 from denserc.distillation.data.regions import GridRegions
 from denserc.distillation.data.sources import collect_images, folder_images
+from denserc.engine.stream import PositionSampler
 from denserc.structures import DataError
 
 
@@ -34,27 +36,40 @@ def equal(one: DistillationBatch, two: DistillationBatch) -> bool:
     return same and all(torch.equal(a, b) for a, b in zip(one.boxes, two.boxes, strict=True))
 
 
-def test_every_epoch_sees_every_image_once_in_a_new_order():
-    draws = take(DrawSampler(size=7, seed=1), 21)
-    epochs = [[d.index for d in draws[i : i + 7]] for i in (0, 7, 14)]
-    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert [d.number for d in draws] == list(range(21))
-    assert [d.index for d in take(DrawSampler(size=7, seed=2), 7)] != epochs[0]
+def test_every_round_has_every_image_once_in_a_new_order(image_folder):
+    def rounds(seed):
+        dataset = make_dataset(image_folder, seed=seed)
+        found = [dataset.locate(position) for position in range(30)]
+        assert [round_ for round_, _ in found] == [0] * 10 + [1] * 10 + [2] * 10
+        return [[index for _, index in found[i : i + 10]] for i in (0, 10, 20)]
+
+    orders = rounds(1)
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert rounds(2)[0] != orders[0]
 
 
-def test_a_later_start_continues_the_same_draws():
-    assert take(DrawSampler(size=7, seed=1, start=10), 8) == take(DrawSampler(size=7, seed=1), 18)[10:]
+def test_draws_are_those_of_version_0_1(image_folder):
+    """Resumed trainings of before continue, and the figures of before come out again."""
+    dataset = make_dataset(image_folder, seed=5)
+    found = [dataset.locate(position)[1] for position in (*range(12), 10, 25, 0)]
+    assert found == [8, 5, 9, 4, 6, 3, 7, 2, 0, 1, 0, 1, 0, 1, 8]
+    sample = dataset[3]
+    assert len(sample.boxes) == 4 and sample.boxes[0].tolist() == pytest.approx([0.0, 0.0, 0.34, 0.5])
+    assert int(sample.image.sum()) == 263071
 
 
-def test_ranks_share_the_draws_without_overlap():
-    whole = take(DrawSampler(size=5, seed=0, start=3), 12)
-    ranks = [take(DrawSampler(size=5, seed=0, start=3, rank=r, world_size=3), 4) for r in range(3)]
-    assert [d for group in zip(*ranks, strict=True) for d in group] == whole
+def test_processes_share_the_positions_without_overlap(monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
+    ranks = []
+    for rank in range(3):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        ranks.append(take(PositionSampler(first=3), 4))
+    assert [position for group in zip(*ranks, strict=True) for position in group] == list(range(3, 15))
 
 
 def test_views_share_their_geometry(image_folder):
-    sample = make_dataset(image_folder)[Draw(0, 0)]
+    sample = make_dataset(image_folder)[0]
     assert sample.image.shape == (3, 32, 32) and sample.foundation_image.shape == (3, 28, 28)
     assert sample.crops.shape == (len(sample.boxes), 3, 16, 16)
     assert max(sample.extent) == 1 and min(sample.extent) < 1
@@ -67,19 +82,19 @@ def test_views_share_their_geometry(image_folder):
 
 def test_equal_sizes_share_one_view(image_folder):
     dataset = make_dataset(image_folder, foundation_size=32)
-    batch = DistillationBatch.collate([dataset[Draw(0, 0)], dataset[Draw(1, 1)]])
+    batch = DistillationBatch.collate([dataset[0], dataset[1]])
     assert batch.foundation_images is batch.images
     moved = batch.to(torch.device("cpu"))
     assert moved.foundation_images is moved.images
-    without = make_dataset(image_folder, foundation_size=None)[Draw(0, 0)]
+    without = make_dataset(image_folder, foundation_size=None)[0]
     assert DistillationBatch.collate([without]).foundation_images is None
 
 
 def test_workers_and_restarts_change_nothing(image_folder):
     dataset = make_dataset(image_folder)
-    plain = list(itertools.islice(build_loader(dataset, batch_size=3, seed=0), 5))
-    workers = list(itertools.islice(build_loader(dataset, batch_size=3, seed=0, num_workers=2), 5))
-    restarted = list(itertools.islice(build_loader(dataset, batch_size=3, seed=0, start=9), 2))
+    plain = list(itertools.islice(build_loader(dataset, batch_size=3), 5))
+    workers = list(itertools.islice(build_loader(dataset, batch_size=3, num_workers=2), 5))
+    restarted = list(itertools.islice(build_loader(dataset, batch_size=3, start=9), 2))
     assert all(equal(a, b) for a, b in zip(plain, workers, strict=True))
     assert all(equal(a, b) for a, b in zip(plain[3:], restarted, strict=True))
     assert not equal(plain[0], plain[1])
@@ -87,7 +102,7 @@ def test_workers_and_restarts_change_nothing(image_folder):
 
 def test_reading_leaves_the_global_generator_alone(image_folder):
     before = torch.get_rng_state()
-    next(iter(build_loader(make_dataset(image_folder), batch_size=2, seed=0)))
+    next(iter(build_loader(make_dataset(image_folder), batch_size=2)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -96,9 +111,9 @@ def test_unreadable_images_are_passed_over_reported_and_counted(image_folder, ca
     whole = (image_folder / "1.png").read_bytes()
     (image_folder / "1.png").write_bytes(whole[: len(whole) // 2])
     dataset = make_dataset(image_folder)
-    sample = dataset[Draw(0, 4)]
+    sample = dataset.sample(0, Random(4))
     assert [path[-5:] for path, _ in sample.unreadable] == ["0.png", "1.png"]
-    assert torch.equal(sample.image, dataset[Draw(2, 4)].image)
+    assert torch.equal(sample.image, dataset.sample(2, Random(4)).image)
 
     monitor = UnreadableMonitor(total=200)
     with caplog.at_level(logging.WARNING):
@@ -113,7 +128,7 @@ def test_unreadable_images_are_passed_over_reported_and_counted(image_folder, ca
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="None of the 1 images"):
-        make_dataset(tmp_path)[Draw(0, 0)]
+        make_dataset(tmp_path)[0]
 
 
 def test_every_kind_of_image_goes_through(tmp_path):
@@ -129,7 +144,7 @@ def test_every_kind_of_image_goes_through(tmp_path):
     deep = rng.integers(0, 65536, (20, 40), dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     dataset = make_dataset(tmp_path)
-    extents = {r.path.rsplit("/", 1)[1]: dataset[Draw(i, i)].extent for i, r in enumerate(dataset.records)}
+    extents = {r.path.rsplit("/", 1)[1]: dataset.sample(i, Random(i)).extent for i, r in enumerate(dataset.records)}
     assert len(extents) == 6
     assert extents.pop("exif.jpg") == (1.0, 0.5)
     assert set(extents.values()) == {(0.5, 1.0)}
@@ -141,7 +156,7 @@ def test_the_narrowest_images_go_through(tmp_path, size):
     Image.fromarray(np.full((*size, 3), 200, np.uint8)).save(tmp_path / "a.png")
     dataset = make_dataset(tmp_path)
     for number in range(20):
-        sample = dataset[Draw(0, number)]
+        sample = dataset[number]
         assert sample.extent == (size[0] / max(size), size[1] / max(size))
         rows, columns = (max(1, round(32 * share)) for share in sample.extent)
         assert (sample.image[:, :rows, :columns] == 200).all() and sample.image.sum() == 3 * 200 * rows * columns
@@ -153,7 +168,7 @@ def test_sources_mix_and_hold_each_file_once(image_folder, tmp_path):
     records = [{"file_name": str(image_folder / f"{i}.png"), "image_id": i} for i in (3, 3, 4)]
     DatasetCatalog.register(name, lambda: records)
     try:
-        found = collect_images([name], [str(image_folder)])
+        found = collect_images([name], [f"folder:{image_folder}"])
     finally:
         DatasetCatalog.remove(name)
     assert [r.image_id for r in found[:2]] == [3, 4]
@@ -164,4 +179,4 @@ def test_sources_mix_and_hold_each_file_once(image_folder, tmp_path):
         collect_images(["no_such_set"], [])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="No image below"):
-        collect_images([], [str(tmp_path / "empty")])
+        collect_images([], [f"folder:{tmp_path / 'empty'}"])

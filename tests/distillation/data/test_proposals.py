@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 from denserc.data.proposals import ProposalTable
 from denserc.distillation.build import build_regions
 from denserc.distillation.data.crops import CropTransform
-from denserc.distillation.data.dataset import DistillationDataset, Draw
+from denserc.distillation.data.dataset import DistillationDataset
 from denserc.distillation.data.regions import GridRegions, ImageRecord, ProposalRegions, match_images
 from denserc.distillation.data.sources import folder_images
 from denserc.distillation.engine import run
@@ -109,7 +109,7 @@ def test_boxes_are_of_the_upright_image(tmp_path):
     dataset = DistillationDataset(
         records=records, regions=source, crops=CropTransform(size=16), student_size=32, foundation_size=None
     )
-    sample = dataset[Draw(0, 0)]
+    sample = dataset[0]
     assert (sample.crops == 255).all()
     torch.testing.assert_close(sample.boxes, torch.tensor([[0.5, 0.0, 1.0, 0.5]]))
 
@@ -117,7 +117,7 @@ def test_boxes_are_of_the_upright_image(tmp_path):
 def test_training_from_a_config(make_cfg, image_folder, tmp_path):
     entries = [{"image_id": i, "bbox": [2, 3, 20 + i, 15], "score": 0.1 * i} for i in range(9)]
     (tmp_path / "p.json").write_text(json.dumps(entries * 2))
-    changes = ["DISTILL.REGIONS.SOURCE", "proposals", "DISTILL.REGIONS.PROPOSALS", (str(tmp_path / "p.json"),)]
+    changes = ["DISTILL.REGIONS.PROPOSALS", (str(tmp_path / "p.json"),)]
     cfg = make_cfg(*changes, "SOLVER.MAX_ITER", 2, "DISTILL.CROP_SCALE", 1.5)
     assert run(cfg)["distillation"]["images"] == 8
 
@@ -125,17 +125,12 @@ def test_training_from_a_config(make_cfg, image_folder, tmp_path):
     _, kept = build_regions(cfg, records)
     _, left = build_regions(make_cfg(*changes, "DISTILL.REGIONS.WITHOUT_PROPOSALS", "drop"), records)
     assert len(kept) == 10 and [r.path[-5:] for r in left] == [f"{i}.png" for i in range(9)]
-    for key, value, message in (
-        ("SOURCE", "masks", "'grid', 'proposals'"),
-        ("WITHOUT_PROPOSALS", "ignore", "'grid', 'drop'"),
-        ("PROPOSALS", (), "at least one file"),
-    ):
-        with pytest.raises(ConfigurationError, match=message):
-            build_regions(make_cfg(*changes, f"DISTILL.REGIONS.{key}", value), records)
+    assert isinstance(build_regions(make_cfg(), records)[0], GridRegions)
+    with pytest.raises(ConfigurationError, match="'grid', 'drop'"):
+        build_regions(make_cfg(*changes, "DISTILL.REGIONS.WITHOUT_PROPOSALS", "ignore"), records)
 
 
 def test_the_config_for_detection_enlarges_crops_as_clipself():
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(CONFIGS / "distill" / "denserc_vitb16_proposals.yaml"))
-    assert cfg.DISTILL.REGIONS.SOURCE == "proposals" and cfg.DISTILL.CROP_SCALE == 1.5
+    cfg = read_config(CONFIGS / "distill" / "denserc_vitb16_proposals.yaml")
+    assert cfg.DISTILL.REGIONS.PROPOSALS and cfg.DISTILL.CROP_SCALE == 1.5
     assert cfg.DATASETS.TRAIN == ("coco_2017_train_images",)  # whose ids are COCO's

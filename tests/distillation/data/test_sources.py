@@ -6,7 +6,7 @@ import logging
 import pytest
 from detectron2.data import DatasetCatalog
 
-from denserc.config import get_denserc_config
+from denserc.config import read_config
 from denserc.distillation.build import build_dataset
 from denserc.distillation.data.sources import collect_images, source_images
 from denserc.structures import ConfigurationError, DataError
@@ -56,7 +56,7 @@ def test_mixed_sources_hold_each_file_once_however_it_is_spelled(layouts, image_
         f"voc:{layouts}/VOC2012",
     ]
     with caplog.at_level(logging.INFO):
-        found = collect_images([], [], sources)
+        found = collect_images([], sources)
     assert [r.image_id for r in found[:2]] == [107, 103] and found[-1].image_id == "2007_2"
     assert len(found) == 11
     assert [m.split(": ", 1)[1] for m in caplog.messages] == [
@@ -65,8 +65,8 @@ def test_mixed_sources_hold_each_file_once_however_it_is_spelled(layouts, image_
 
 
 def test_the_config_takes_them(layouts, image_folder, make_cfg, miniature):
-    cfg = make_cfg("DISTILL.FOLDERS", (), "DISTILL.SOURCES", (f"coco_json:{layouts}/a.json@{image_folder}",))
-    assert len(build_dataset(cfg, miniature.image, None, seed=0)) == 2
+    cfg = make_cfg("DISTILL.SOURCES", (f"coco_json:{layouts}/a.json@{image_folder}",))
+    assert len(build_dataset(cfg, miniature.image, None, seed=0).records) == 2
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,11 @@ def test_the_config_takes_them(layouts, image_folder, make_cfg, miniature):
 )
 def test_what_is_wrong_is_said(source, error, message):
     with pytest.raises(error, match=message):
-        collect_images([], [], [source])
+        collect_images([], [source])
 
 
 @pytest.mark.parametrize(("name", "images"), [("", 118287), ("_voc", 1464), ("_ade20k", 20210)])
 def test_the_configs_schedules_are_six_epochs(name, images):
-    cfg = get_denserc_config()
-    cfg.merge_from_file(str(CONFIGS / f"denserc_vitb16{name}.yaml"))
+    cfg = read_config(CONFIGS / f"denserc_vitb16{name}.yaml")
     assert cfg.SOLVER.MAX_ITER == round(6 * images / cfg.SOLVER.IMS_PER_BATCH)
     assert cfg.SOLVER.WARMUP_ITERS == round(1000 * cfg.SOLVER.MAX_ITER / 44358)

@@ -96,7 +96,7 @@ def test_tables_and_results_are_written(registered, tmp_path):
     written = json.loads((tmp_path / "ov_coco_results.json").read_text())
     assert written["metrics"]["AP50_novel"] == pytest.approx(metrics["AP50_novel"])
     assert written["settings"]["classes"] == 6 and written["settings"]["max_detections_per_image"] == 100
-    assert "generalised" in written["settings"]["protocol"]
+    assert "generalized" in written["settings"]["protocol"]
 
 
 def test_results_file_is_strict_json_when_a_group_is_empty(registered, tmp_path):

@@ -14,7 +14,6 @@ from denserc.evaluation.regions.inputs import (
     box_of_mask,
     crop_square,
     fit_square,
-    grown,
     mask_cells,
     picture_of,
     to_input,
@@ -28,6 +27,7 @@ from denserc.structures import (
     PixelStatistics,
     TextEmbeddings,
 )
+from denserc.structures.boxes import grow_boxes
 from tests.paths import FIXTURES
 
 PLAIN = PixelStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -41,7 +41,7 @@ TEXT = TextEmbeddings(names=NAMES[::-1], vectors=torch.eye(7).flip(0), fingerpri
 
 
 class Oracle(nn.Module):
-    """Each cell's feature is the text embedding of the class whose colour it shows."""
+    """Each cell's feature is the text embedding of the class whose color it shows."""
 
     def __init__(self, patch=4):
         super().__init__()
@@ -49,8 +49,8 @@ class Oracle(nn.Module):
 
     def forward(self, images):
         cells = nn.functional.avg_pool2d(images, self.patch)  # (B, 3, h, w)
-        colours = torch.from_numpy(COLOURS).float() / 255
-        distance = torch.cdist(cells.flatten(2).transpose(1, 2), colours[None])  # (B, N, C)
+        colors = torch.from_numpy(COLOURS).float() / 255
+        distance = torch.cdist(cells.flatten(2).transpose(1, 2), colors[None])  # (B, N, C)
         nearest = distance.argmin(-1)
         b, _, h, w = cells.shape
         return 3.0 * torch.eye(7)[nearest].transpose(1, 2).reshape(b, 7, h, w)
@@ -77,10 +77,10 @@ def evaluate(entries, encoder=None, **options):
 
 
 @pytest.mark.parametrize("size, input_size", [((64, 64), 64), ((64, 96), 96), ((80, 64), 160)])
-@pytest.mark.parametrize("normalise", [True, False])
-def test_an_oracle_names_every_region(size, input_size, normalise):
+@pytest.mark.parametrize("normalize", [True, False])
+def test_an_oracle_names_every_region(size, input_size, normalize):
     entries = [scene(seed, *size) for seed in range(4)]
-    metrics = evaluate(entries, input_size=input_size, normalise=normalise, batch_size=3)["region_classification"]
+    metrics = evaluate(entries, input_size=input_size, normalize=normalize, batch_size=3)["region_classification"]
     for kind in ("boxes", "thing_masks", "stuff_masks"):
         assert metrics[f"{kind}_top1"] == metrics[f"{kind}_top5"] == 100.0
 
@@ -262,8 +262,9 @@ def test_preprocessing_equals_clipself():
     for grid in ("grid0", "grid1"):  # the second has a rest of 7 to pad, which halves round differently
         for box, crop in zip(recorded[f"{grid}_boxes"], recorded[f"{grid}_crops"], strict=True):
             if box[4] > 0.5:
-                pixels = grown([float(v) * 131 for v in box[:4]], float(recorded[f"{grid}_crop_scale"]), image.size)
-                ours = crop_square(image, pixels, 64)
+                pixels = torch.tensor([[float(v) * 131 for v in box[:4]]], dtype=torch.float64)
+                grown = grow_boxes(pixels, float(recorded[f"{grid}_crop_scale"]), (image.height, image.width))
+                ours = crop_square(image, grown[0].tolist(), 64)
                 np.testing.assert_allclose(to_input([ours], CLIP_PIXELS, "cpu")[0], crop, atol=0.05)
 
 

@@ -48,7 +48,8 @@ class _Trainer(TrainerBase):
 
 
 @pytest.mark.parametrize(("names", "shown"), [((), "loss_a=1.2500"), (("total_loss",), "total_loss=2.5000")])
-def test_the_bar_counts_steps_and_shows_losses(capsys, names, shown):
+def test_the_bar_counts_steps_and_shows_losses(capsys, monkeypatch, names, shown):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     trainer = _Trainer()
     trainer.register_hooks([ProgressBar("testing", names)])
     trainer.train(1, 4)

@@ -1,0 +1,61 @@
+"""`denserc detect`: objects in photos, as pictures, COCO JSON and CSV."""
+
+import sys
+from pathlib import Path
+
+from .parsing import CommandParser, listed
+
+DESCRIPTION = """\
+Detect objects in photos by the names of their classes. Writes pictures/ (boxes drawn), detections.json (COCO's results
+format), images.json (COCO's images and categories, to which the ids in detections.json belong) and detections.csv.
+Boxes are in pixels of the upright photo."""
+
+EXAMPLES = """
+denserc detect photos/ --model model_final.pth --names "red cup, ball" --output out/
+denserc detect a.jpg b.png "more/*.jpg" --model model_final.pth --names-file names.txt --output out/
+"""
+
+
+def parser() -> CommandParser:
+    """The options."""
+    parser = CommandParser("detect", DESCRIPTION, EXAMPLES)
+    parser.add_argument("images", nargs="+", help="image files, folders (with those below), or quoted patterns")
+    parser.add_argument("--model", required=True, metavar="FILE", help="checkpoint, such as output/.../model_final.pth")
+    names = parser.add_mutually_exclusive_group(required=True)
+    names.add_argument("--names", help='classes to detect, with commas: "red cup, ball"')
+    names.add_argument("--names-file", type=Path, metavar="FILE", help="text file with one class per line")
+    parser.add_argument("--novel", default="", help="those of the classes that training has not seen, if known")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--threshold", type=float, default=0.2, help="lowest score of a detection (default: 0.2)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--batch-size", type=int, default=1, help="most images in one forward pass (default: 1)")
+    parser.add_argument("--no-pictures", action="store_true", help="write JSON and CSV only")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command.
+
+    Raises:
+        DataError: No image was found or none can be read, or the names are not a vocabulary.
+        CheckpointError: The model cannot be loaded.
+    """
+    args = parser().parse_args(arguments)
+
+    from ..predictor import Predictor
+    from ..tools.detect import detect, image_files, read_names
+
+    files = image_files(args.images)
+    predictor = Predictor(
+        args.model,
+        listed(args.names) if args.names_file is None else read_names(args.names_file),
+        novel=listed(args.novel),
+        device=args.device,
+        threshold=args.threshold,
+        batch_size=args.batch_size,
+    )
+    found, unreadable = detect(predictor, files, args.output, pictures=not args.no_pictures)
+    for message in unreadable:
+        print(message, file=sys.stderr)
+    images = len(files) - len(unreadable)
+    print(f"images: {images}, detections: {found}, unreadable and skipped: {len(unreadable)}; written to {args.output}")

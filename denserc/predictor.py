@@ -1,0 +1,279 @@
+"""Open-vocabulary predictions on photographs: from a checkpoint and class names to results in the photo's pixels."""
+
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from PIL import Image
+from torch import nn
+
+from .api import load_model
+from .data.images.reading import read_rgb
+from .engine import resolve_device
+from .openvocab import OpenVocabularyModel
+from .openvocab.vocabulary import ClassSelection
+from .structures import ConfigurationError, DataError, Vocabulary
+from .visualization import detected_objects, draw_detections
+
+Picture = str | Path | Image.Image | np.ndarray | torch.Tensor
+
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()  # of models that predictors share
+
+
+class Predictor:
+    """Find the classes of a vocabulary in pictures of any size.
+
+    A picture is resized as in the model's evaluation, so its own size does not decide the size of the network input.
+    Calls are thread-safe: one forward pass of a model runs at a time, and a call keeps the vocabulary that it began
+    with. Predictors that share one loaded model have vocabularies of their own.
+
+    Example::
+
+        predictor = denserc.Predictor("model_final.pth", names=["red cup", "striped ball"])
+        detections = predictor("photo.jpg")
+        for name, score, box in zip(detections.class_names, detections.scores, detections.pred_boxes):
+            print(name, float(score), box.tolist())  # box: x1, y1, x2, y2 in pixels of photo.jpg
+
+    With supervision: `supervision.Detections.from_detectron2({"instances": detections})`. With Detectron2:
+    `Visualizer(pixels, Metadata(thing_classes=predictor.names)).draw_instance_predictions(detections)`.
+
+    Args:
+        source: Path of a checkpoint, name of a packaged model, or a loaded model, which is set to eval mode.
+        names: Class names; None for the model's own vocabulary at the time of each call.
+        templates: Prompt templates with {} for the name; None for the model's own.
+        novel: Those of the names that training has not seen, if that is known; they are scored and drawn accordingly.
+        device: Device of the model. "auto" is the GPU where there is one, for a loaded model the device it is on.
+        threshold: Lowest score of a detection that is returned, 0 to 1; 0 for all that the model gives.
+        batch_size: Most pictures in one forward pass. Only pictures of one padded size share it, so results are
+            those of one by one, up to rounding.
+
+    Raises:
+        CheckpointError: The source is not the checkpoint of a model.
+        ConfigurationError: A value out of range, or a model that is not an OpenVocabularyModel.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | OpenVocabularyModel,
+        names: Sequence[str] | None = None,
+        *,
+        templates: Sequence[str] | None = None,
+        novel: Iterable[str] = (),
+        device: str = "auto",
+        threshold: float = 0.2,
+        batch_size: int = 1,
+    ):
+        if not 0 <= threshold <= 1:
+            raise ConfigurationError(f"threshold must be a score from 0 to 1; got {threshold}.")
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size must be at least 1; got {batch_size}.")
+        self.model = _model(source, device)
+        self.templates = templates
+        self.threshold = threshold
+        self.batch_size = batch_size
+        self._lock = _LOCKS.setdefault(self.model, threading.RLock())
+        self._selection: ClassSelection | None = None
+        if names is not None:
+            self.set_vocabulary(names, novel=novel)
+
+    def set_vocabulary(
+        self, names: Sequence[str], templates: Sequence[str] | None = None, novel: Iterable[str] = ()
+    ) -> None:
+        """Find these classes from now on; changes no weight.
+
+        Args:
+            names: Class names; label i is the i-th.
+            templates: Prompt templates with {} for the name; None for those of the constructor.
+            novel: Those of the names that training has not seen.
+
+        Raises:
+            DataError: No names, a name twice, or a novel name that is not among them.
+            ConfigurationError: One string instead of a list, or "background" among the names.
+        """
+        if isinstance(names, str):
+            raise ConfigurationError(f"names must be a list of class names, as [{names!r}]; got one string.")
+        with self._lock:
+            self.model.set_vocabulary(names, self.templates if templates is None else templates, novel)
+            self._selection = self.model.classes.selection()
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Classes that are looked for; None if there are none yet."""
+        return self.model.vocabulary if self._selection is None else self._selection.vocabulary
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names; `pred_classes` index them."""
+        return () if self.vocabulary is None else self.vocabulary.names
+
+    def __call__(
+        self, images: Picture | Sequence[Picture], *, frame: tuple[int, int] | None = None
+    ) -> Instances | list[Instances]:
+        """Detections in one picture, or in each of a list or tuple of pictures.
+
+        Args:
+            images: Path, Pillow image of any mode, (h, w, 3) uint8 RGB array or (3, h, w) uint8 RGB tensor, or a list
+                of them. Files and Pillow images are turned upright by EXIF and become RGB as in training: see
+                `read_rgb`. Arrays and tensors of other shapes or types are refused, and so are addresses on the web.
+            frame: (h, w) in whose pixels results are given; None for each picture's own. A small frame saves memory
+                where the model has masks.
+
+        Returns:
+            Detectron2's Instances on the CPU, or a list of them: pred_boxes (N, 4), scores (N,), pred_classes (N,),
+            class_names (N strings), and pred_masks (N, h, w) bool if the model has masks.
+
+        Raises:
+            DataError: A picture that cannot be read or is not one of these kinds.
+            ConfigurationError: No class names were given yet.
+        """
+        selection = self._current()
+        pictures = images if isinstance(images, (list, tuple)) else [images]
+        results: list[Instances | None] = [None] * len(pictures)
+        waiting: dict[tuple[int, int], list[tuple[int, dict]]] = {}
+        for index, picture in enumerate(pictures):
+            one = self.model.prepare(as_pixels(picture), frame)
+            one["score_threshold"] = self.threshold
+            size = self.model.padded_size(tuple(one["image"].shape[-2:]))
+            waiting.setdefault(size, []).append((index, one))
+            if len(waiting[size]) == self.batch_size:
+                self._run(waiting.pop(size), selection, results)
+        for group in waiting.values():
+            self._run(group, selection, results)
+        return results if isinstance(images, (list, tuple)) else results[0]
+
+    def draw(
+        self, image: Picture, detections: Instances | None = None, *, overlap: float = 0.5, min_side: int = 384
+    ) -> Image.Image:
+        """Draw boxes, class names and scores, and masks if there are any; novel classes red, others blue.
+
+        Args:
+            image: Picture as in a call.
+            detections: Result of a call; None to detect now.
+            overlap: Of two boxes with a larger IoU, whatever their classes, only the better is drawn; 1 draws all.
+            min_side: A picture whose shorter side has fewer pixels is enlarged by a whole factor, so that text is
+                legible.
+
+        Raises:
+            DataError: The detections are in the pixels of a picture of another size.
+        """
+        pixels = as_pixels(image)
+        if detections is None:
+            detections = self(pixels)
+        if tuple(detections.image_size) != pixels.shape[:2]:
+            raise DataError(
+                f"The detections are in a frame of {tuple(detections.image_size)} (h, w) pixels, the picture has "
+                f"{pixels.shape[:2]}: pass the picture that they were found in."
+            )
+        objects = detected_objects(detections, self._current().vocabulary, overlap=overlap)
+        return Image.fromarray(draw_detections(pixels, objects, min_side=min_side))
+
+    def _current(self) -> ClassSelection:
+        """The vocabulary of a call."""
+        with self._lock:
+            if self._selection is not None:
+                return self._selection
+            if self.model.vocabulary is None:
+                raise ConfigurationError(
+                    "This Predictor has no class names: give names=[...] or call set_vocabulary([...]) first."
+                )
+            self.model.require_vocabulary()
+            return self.model.classes.selection()
+
+    def _run(self, group: list[tuple[int, dict]], selection: ClassSelection, results: list) -> None:
+        """One forward pass; puts each result in its place."""
+        with self._lock, torch.no_grad():
+            if self.model.classes.vocabulary is not selection.vocabulary:
+                self.model.classes.restore(selection)
+            outputs = self.model([one for _, one in group])
+        for (index, _), output in zip(group, outputs, strict=True):
+            results[index] = self._result(output, selection.vocabulary.names)
+
+    def _result(self, output: dict, names: Sequence[str]) -> Instances:
+        """The result for one picture; decided by what Detectron2 calls the model's output, not by the model's type."""
+        if "instances" not in output:
+            raise ConfigurationError(
+                f"{type(self.model).__name__} gives {sorted(output)}; Predictor reads 'instances' (Detectron2's names)."
+            )
+        found = output["instances"]
+        found = found[found.scores >= self.threshold].to("cpu")
+        found.class_names = ClassNames(names[label] for label in found.pred_classes.tolist())
+        return found
+
+
+class ClassNames(tuple):
+    """A name per detection, as a field of Instances: is indexed as tensors are."""
+
+    def __getitem__(self, item):
+        """A name for an integer; ClassNames for a slice, a mask (N,) or indices, as tensor, array or list."""
+        if isinstance(item, slice):
+            return ClassNames(super().__getitem__(item))
+        indices = np.arange(len(self))[item.cpu().numpy() if isinstance(item, torch.Tensor) else item]
+        if indices.ndim == 0:
+            return super().__getitem__(int(indices))
+        return ClassNames(tuple.__getitem__(self, i) for i in indices.tolist())
+
+    @staticmethod
+    def cat(parts: Sequence["ClassNames"]) -> "ClassNames":
+        """Names one after the other, for `Instances.cat`."""
+        return ClassNames(name for part in parts for name in part)
+
+
+def as_pixels(picture: Picture) -> np.ndarray:
+    """A picture of any accepted kind as (h, w, 3) uint8 RGB, upright; see `Predictor.__call__`.
+
+    Raises:
+        DataError: It cannot be read, or is of another kind; the message tells how to convert it.
+    """
+    if isinstance(picture, (str, Path)):
+        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(picture)):
+            raise DataError(f"{picture} is an address on the web: download the picture and give its path.")
+        return read_rgb(picture)
+    if isinstance(picture, Image.Image):
+        pixels = read_rgb(picture)
+    elif isinstance(picture, torch.Tensor):
+        _check(picture, "tensor", picture.dtype == torch.uint8, picture.ndim == 3 and picture.shape[0] == 3)
+        pixels = np.ascontiguousarray(picture.detach().cpu().numpy().transpose(1, 2, 0))
+    elif isinstance(picture, np.ndarray):
+        _check(picture, "array", picture.dtype == np.uint8, picture.ndim == 3 and picture.shape[2] == 3)
+        pixels = np.ascontiguousarray(picture)
+    else:
+        raise DataError(
+            f"A picture is a path, a Pillow image, an (h, w, 3) uint8 array or a (3, h, w) uint8 tensor; got "
+            f"{type(picture).__name__}."
+        )
+    if not pixels.size:
+        raise DataError(f"A picture needs at least one pixel; got {pixels.shape[:2]} (h, w).")
+    return pixels
+
+
+def _check(picture: np.ndarray | torch.Tensor, kind: str, type_fits: bool, shape_fits: bool) -> None:
+    if type_fits and shape_fits:
+        return
+    shape = tuple(picture.shape)
+    expected = "(3, h, w)" if kind == "tensor" else "(h, w, 3)"
+    if not type_fits:
+        advice = "Scale values to 0..255 and convert them to uint8."
+    elif picture.ndim == 4:
+        advice = f"Give a batch as a list of {kind}s."
+    elif kind == "tensor" and picture.ndim == 3 and shape[2] == 3:
+        advice = "Call .permute(2, 0, 1) first."
+    elif kind == "array" and picture.ndim == 3 and shape[0] == 3:
+        advice = "Call .transpose(1, 2, 0) first."
+    else:
+        advice = "Pillow images may be grey or have an alpha channel: Image.fromarray(...) makes one."
+    raise DataError(f"A picture as {kind} is {expected} uint8 RGB; got {shape} {picture.dtype}. {advice}")
+
+
+def _model(source: str | Path | OpenVocabularyModel, device: str) -> OpenVocabularyModel:
+    if isinstance(source, (str, Path)):
+        return load_model(source, device=device)
+    if not isinstance(source, OpenVocabularyModel):
+        raise ConfigurationError(
+            f"A Predictor needs the path of a checkpoint or an OpenVocabularyModel; got {type(source).__name__}."
+        )
+    return source.eval() if device == "auto" else source.eval().to(resolve_device(device))

@@ -1,0 +1,39 @@
+"""One process of each training: what `denserc distill`, `denserc train` and `denserc eval` launch."""
+
+from argparse import Namespace
+
+from ..detection import engine as detection
+from ..distillation import engine as distillation
+from ..evaluation import detection_evaluators, evaluate_dense_model
+from ..launch import setup
+
+
+def distill(args: Namespace) -> dict[str, dict[str, float]]:
+    """Distill or evaluate a dense encoder.
+
+    Args:
+        args: of `denserc.commands.training`, or of Detectron2's `default_argument_parser`.
+
+    Returns:
+        {task: {metric: score}}; empty without DATASETS.TEST.
+    """
+    cfg = setup(args)
+    evaluator = evaluate_dense_model if cfg.DATASETS.TEST else None
+    results = distillation.run(cfg, resume=args.resume, eval_only=args.eval_only, evaluator_factory=evaluator)
+    for task, metrics in results.items():
+        print(f"{task}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    return results
+
+
+def train(args: Namespace) -> dict[str, dict]:
+    """Train or evaluate a detector.
+
+    Args:
+        args: as `distill` takes them.
+
+    Returns:
+        {data set: {task: {metric: score}}}.
+    """
+    cfg = setup(args)
+    evaluators = detection_evaluators(cfg)
+    return detection.run(cfg, evaluator_factory=evaluators, resume=args.resume, eval_only=args.eval_only)

@@ -1,0 +1,115 @@
+"""Files are whole or as before, readable by whom the umask admits, and written in one place only."""
+
+import json
+import os
+import re
+import threading
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from denserc.structures import atomic_path, cached_result, write_atomically
+from denserc.structures.files import finite_or_null, partial_files, write_json, write_text
+from tests.paths import ROOT
+
+# Files that grow line by line: the log of predictions is resumed, the parts of proposals are joined atomically.
+STREAMS = {"structures/files.py", "evaluation/detection/prediction_log.py", "detection/proposals.py"}
+# A data set's pictures, written anew with the rest of a folder that is absent or refused.
+STREAMS |= {"miniature/write_world.py"}
+BY_ITSELF = re.compile(r"\.write_text\(|\.write_bytes\(|os\.replace|\.open\(\"[wax]|\bopen\([^)]*\"[wax]b?\"|savez")
+
+
+def test_only_one_module_writes_files():
+    found = {}
+    for path in sorted((ROOT / "denserc").rglob("*.py")):
+        name = path.relative_to(ROOT / "denserc").as_posix()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if BY_ITSELF.search(line)]
+        alone = [line for line in lines if "atomic_path(" not in line and not line.startswith("partial.")]
+        if alone and name not in STREAMS:
+            found[name] = alone
+    assert not found, f"use denserc.structures.atomic_path: {found}"
+
+
+@pytest.mark.parametrize("line", ['p.write_text("a")', 'with p.open("w") as f:', "os.replace(a, b)", 'open(p, "wb")'])
+def test_other_writers_are_found(line):
+    assert BY_ITSELF.search(line)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_text(path, "new"),
+        lambda path: write_json(path, {"new": 1}),
+        lambda path: write_atomically(path, {"new": torch.ones(1)}),
+    ],
+)
+def test_failed_write_leaves_the_file_before_it(tmp_path, write, monkeypatch):
+    path = tmp_path / "deep" / "file.pt"
+    write_text(path, "old")
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write(path)
+    assert path.read_text() == "old" and [p.name for p in path.parent.iterdir()] == ["file.pt"]
+    write(path)
+    assert path.read_bytes() != b"old" and [p.name for p in path.parent.iterdir()] == ["file.pt"]
+
+
+def test_failure_inside_the_block_removes_the_partial_file(tmp_path):
+    with pytest.raises(KeyError), atomic_path(tmp_path / "a.txt") as partial:
+        partial.write_text("half")
+        assert partial.parent == tmp_path and partial.suffix == ".txt"
+        assert partial_files(tmp_path) == partial_files(tmp_path, "a") == [partial] and not partial_files(tmp_path, "b")
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("umask", [0o022, 0o007])
+def test_permissions_follow_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a.txt", "a")
+        with atomic_path(tmp_path / "b.safetensors") as partial:
+            save_file({"a": torch.ones(1)}, partial)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
+
+
+def test_threads_writing_one_file_do_not_disturb_each_other(tmp_path):
+    texts = [str(i) * 100_000 for i in range(8)]
+    threads = [threading.Thread(target=write_text, args=(tmp_path / "a.txt", text)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "a.txt").read_text() in texts
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_json_is_strict(tmp_path):
+    content = {"a": float("nan"), 1: (np.float32(1.5), np.float64("inf")), "s": "NaN", "n": None, "b": True}
+    assert finite_or_null(content) == {"a": None, "1": [1.5, None], "s": "NaN", "n": None, "b": True}
+    write_json(tmp_path / "a.json", content)
+    assert json.loads((tmp_path / "a.json").read_text()) == finite_or_null(content)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": object()})
+
+
+def test_a_result_is_computed_once_for_each_settings(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"score": len(calls)}
+
+    file = tmp_path / "deep" / "result.json"
+    first = cached_result(file, "a", compute)
+    assert first["score"] == 1 and first["seconds"] >= 0
+    assert cached_result(file, "a", compute) == first
+    assert cached_result(file, "b", compute)["score"] == 2
+    assert len(calls) == 2
+    assert [path.name for path in file.parent.iterdir()] == ["result.json"]

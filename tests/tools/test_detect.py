@@ -1,0 +1,119 @@
+"""`denserc detect`: photographs to pictures, COCO JSON and CSV, by a random miniature detector."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+
+from denserc import Predictor
+from denserc.commands.detect import main
+from denserc.data.images.reading import read_rgb
+from denserc.structures import DataError
+from denserc.tools.detect import image_files, read_names
+
+
+@pytest.fixture()
+def photos(tmp_path):
+    """Two images, one of them in a folder below; a hidden file, a broken image and a text."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    (folder / "trip").mkdir(parents=True)
+    for name, size in (("a.png", (60, 90)), ("trip/b.jpg", (80, 50))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "._a.png").write_bytes(b"a resource fork")
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    (folder / "notes.txt").write_text("not an image either")
+    return folder
+
+
+def run(photos, model, *options):
+    """Detect with a threshold of 0; the folder of the results."""
+    output = photos.parent / "out"
+    given = [str(photos), "--model", str(model), "--output", str(output), "--device", "cpu", "--threshold", "0"]
+    main([*given, *(options or ("--names", "red cup, ball"))])
+    return output
+
+
+def test_a_folder_becomes_pictures_json_and_csv(photos, detector, capsys):
+    output = run(photos, detector, "--names", "red cup, ball", "--batch-size", "2")
+    printed = capsys.readouterr()
+    names = ["a.png", "trip/b.jpg"]
+    expected = Predictor(detector, ["red cup", "ball"], threshold=0, device="cpu")([photos / name for name in names])
+    total = sum(map(len, expected))
+    assert f"images: 2, detections: {total}, unreadable and skipped: 1; written to {output}" in printed.out
+    assert "broken.jpg cannot be read" in printed.err and "._a" not in printed.err
+
+    truth = COCO(str(output / "images.json"))
+    results = truth.loadRes(str(output / "detections.json"))
+    assert [image["file_name"] for image in truth.loadImgs(truth.getImgIds())] == names
+    for image_id, found in zip((1, 2), expected, strict=True):
+        own = results.loadAnns(results.getAnnIds(imgIds=[image_id]))
+        assert [truth.loadCats(one["category_id"])[0]["name"] for one in own] == list(found.class_names)
+        x, y, w, h = np.array([one["bbox"] for one in own]).T
+        np.testing.assert_allclose(np.stack([x, y, x + w, y + h], 1), found.pred_boxes.tensor, atol=1e-2)
+        np.testing.assert_allclose([one["score"] for one in own], found.scores, rtol=1e-4)
+        image = truth.loadImgs(image_id)[0]
+        assert (image["height"], image["width"]) == found.image_size
+
+    with (output / "detections.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == total and list(rows[0]) == ["file", "name", "score", "x1", "y1", "x2", "y2"]
+    best = expected[1].scores.argmax()
+    row = max((row for row in rows if row["file"] == "trip/b.jpg"), key=lambda row: float(row["score"]))
+    assert row["name"] == expected[1].class_names[best] and float(row["score"]) == pytest.approx(
+        float(expected[1].scores[best]), abs=1e-4
+    )
+
+    drawn = read_rgb(output / "pictures" / "a.png.jpg")
+    assert drawn.shape == (420, 630, 3) and len(list(output.rglob("*.*"))) == 5
+    assert (output / "pictures" / "trip" / "b.jpg.jpg").is_file()
+
+
+def test_masks_are_in_the_json(photos, mask_detector):
+    output = run(photos, mask_detector)
+    results = json.loads((output / "detections.json").read_text())
+    mask = mask_util.decode(results[0]["segmentation"])
+    assert results[0]["image_id"] == 1 and mask.shape == (60, 90)
+
+
+def test_pictures_may_be_left_out_and_names_be_in_a_file(photos, detector):
+    (photos.parent / "names.txt").write_text("red cup\n\n  kite, blue \n", encoding="utf-8-sig")
+    output = run(photos, detector, "--names-file", str(photos.parent / "names.txt"), "--no-pictures")
+    assert sorted(path.name for path in output.iterdir()) == ["detections.csv", "detections.json", "images.json"]
+    categories = json.loads((output / "images.json").read_text())["categories"]
+    assert categories == [{"id": 1, "name": "red cup"}, {"id": 2, "name": "kite, blue"}]
+
+
+def test_folders_files_and_patterns_are_named_apart(photos, monkeypatch):
+    found = image_files([str(photos), str(photos / "a.png"), str(photos / "trip" / "*.jpg")])
+    assert list(found.values()) == ["a.png", "broken.jpg", "trip/b.jpg"]
+    other = photos.parent / "other"
+    other.mkdir()
+    Image.new("RGB", (5, 5)).save(other / "a.png")
+    assert list(image_files([str(photos / "a.png"), str(other)]).values()) == ["a.png", "a_2.png"]
+    assert list(image_files([str(photos / "*")]).values()) == ["a.png", "broken.jpg"]
+    assert list(image_files([str(photos / "**" / "*.jpg")]).values()) == ["broken.jpg", "b.jpg"]
+    monkeypatch.chdir(photos)
+    assert image_files(["trip"]) == {Path("trip/b.jpg"): "b.jpg"}
+
+
+def test_nothing_to_detect_in_is_an_error(photos, detector):
+    for given, words in ((photos / "absent.jpg", "neither an image"), (photos / "*.gif", "neither an image")):
+        with pytest.raises(DataError, match=words):
+            image_files([str(given)])
+    with pytest.raises(DataError, match="None of the images can be read:\n.*broken.jpg"):
+        run(photos / "broken.jpg", detector)
+    assert not (photos / "out").exists()
+
+
+def test_names_are_read(tmp_path):
+    (tmp_path / "none.txt").write_text("\n \n")
+    with pytest.raises(DataError, match="no class names"):
+        read_names(tmp_path / "none.txt")
+    with pytest.raises(DataError, match="absent.txt cannot be read"):
+        read_names(tmp_path / "absent.txt")
