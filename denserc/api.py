@@ -4,7 +4,8 @@ import zipfile
 from importlib.resources import files
 from pathlib import Path
 
-from . import detection as _registered  # noqa: F401  (registers the meta-architectures that a checkpoint may name)
+from . import detection as _detectors  # noqa: F401  (registers the meta-architectures that a checkpoint may name)
+from . import segmentation as _segmenters  # noqa: F401
 from .config import get_denserc_config
 from .construction import DenseEncoder, load_checkpoint
 from .engine import resolve_device

@@ -29,6 +29,7 @@ GROUPS = {
     "use": (
         Command("demo", "run everything on the miniature world, from CLIP to detections", "denserc.commands.demo"),
         Command("detect", "detect objects in photos", "denserc.commands.detect"),
+        Command("segment", "label the pixels of photos by words, nothing trained", "denserc.commands.segment"),
         Command("show", "draw detections of several detectors beside the ground truth", "denserc.commands.show"),
         Command("check-env", "report versions, devices and what is missing", "denserc.commands.check_env"),
     ),
@@ -41,11 +42,12 @@ GROUPS = {
     "models": (
         Command("configs", "list the packaged configs, or print one", "denserc.commands.configs"),
         Command("distill", "distill a dense encoder from a CLIP, or evaluate one", "denserc.commands.distill"),
-        Command("train", "train a detector over a dense encoder", "denserc.commands.train"),
+        Command("train", "train a detector or CAT-Seg over a dense encoder", "denserc.commands.train"),
         Command("eval", "evaluate a detector, or score saved predictions", "denserc.commands.eval"),
         Command("describe", "describe an encoder checkpoint: parts, parameters, cost", "denserc.commands.describe"),
         Command("convert clip", "convert a published encoder, or any CLIP", "denserc.commands.convert_clip"),
         Command("convert fvit", "convert a published F-ViT detector", "denserc.commands.convert_fvit"),
+        Command("convert catseg", "convert a published CAT-Seg model", "denserc.commands.convert_catseg"),
         Command("export", "export a detector for torch.export's runtimes", "denserc.commands.export"),
     ),
     "research": (

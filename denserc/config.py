@@ -29,6 +29,8 @@ from .evaluation import config as evaluation
 from .evaluation.config import add_evaluation_config
 from .openvocab import config as openvocab
 from .openvocab.config import add_openvocab_config
+from .segmentation import config as segmentation
+from .segmentation.config import add_segmentation_config
 from .structures import ConfigurationError, Key, coerce, flatten
 
 BASE = "_BASE_"
@@ -42,6 +44,7 @@ KEYS: tuple[Key, ...] = (
     *distillation.KEYS,
     *detection.KEYS,
     *evaluation.KEYS,
+    *segmentation.KEYS,
 )
 """Every key of DenseRC, and the few of Detectron2 with another default here."""
 
@@ -77,6 +80,7 @@ def add_denserc_config(cfg: CfgNode) -> None:
     add_openvocab_config(cfg)
     add_detection_config(cfg)
     add_evaluation_config(cfg)
+    add_segmentation_config(cfg)
 
 
 def get_denserc_config() -> CfgNode:

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -18,11 +19,40 @@ from .engine import resolve_device
 from .openvocab import OpenVocabularyModel
 from .openvocab.vocabulary import ClassSelection
 from .structures import ConfigurationError, DataError, Vocabulary
-from .visualization import detected_objects, draw_detections
+from .visualization import class_colors, detected_objects, draw_detections, draw_labels, draw_legend
+from .visualization.canvas import enlarge
 
 Picture = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()  # of models that predictors share
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The classes of a picture's pixels; all tensors are on the CPU.
+
+    Args:
+        labels: (h, w) int64 indices of `class_names`; len(class_names) for background, where the model has one.
+        scores: (h, w) float32 score of the best class, on the model's own scale: probability of CATSeg, cosine of
+            DenseSegmenter. None if the model gives labels only.
+        class_names: Names of the labels.
+    """
+
+    labels: torch.Tensor
+    scores: torch.Tensor | None
+    class_names: tuple[str, ...]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(h, w), as of Instances."""
+        return tuple(self.labels.shape)
+
+    def fractions(self) -> dict[str, float]:
+        """Share of the pixels, 0 to 1, of each class that occurs, largest first; background is left out."""
+        counts = torch.bincount(self.labels.flatten(), minlength=len(self.class_names)).tolist()
+        pairs = zip(self.class_names, counts, strict=False)  # a count for background may follow
+        shares = {name: count / self.labels.numel() for name, count in pairs if count}
+        return dict(sorted(shares.items(), key=lambda pair: -pair[1]))
 
 
 class Predictor:
@@ -42,13 +72,19 @@ class Predictor:
     With supervision: `supervision.Detections.from_detectron2({"instances": detections})`. With Detectron2:
     `Visualizer(pixels, Metadata(thing_classes=predictor.names)).draw_instance_predictions(detections)`.
 
+    A model that segments, such as CATSeg or DenseSegmenter, gives a `Segmentation` instead of Instances::
+
+        segmentation = denserc.Predictor("catseg.pth", names=["sky", "red cup"])("photo.jpg")
+        print(segmentation.fractions(), segmentation.labels.shape)  # (h, w) of photo.jpg
+
     Args:
         source: Path of a checkpoint, name of a packaged model, or a loaded model, which is set to eval mode.
         names: Class names; None for the model's own vocabulary at the time of each call.
         templates: Prompt templates with {} for the name; None for the model's own.
         novel: Those of the names that training has not seen, if that is known; they are scored and drawn accordingly.
         device: Device of the model. "auto" is the GPU where there is one, for a loaded model the device it is on.
-        threshold: Lowest score of a detection that is returned, 0 to 1; 0 for all that the model gives.
+        threshold: Lowest score of a detection that is returned, 0 to 1; 0 for all that the model gives. It has no
+            effect on a segmentation, whose background is the model's own option.
         batch_size: Most pictures in one forward pass. Only pictures of one padded size share it, so results are
             those of one by one, up to rounding.
 
@@ -82,7 +118,7 @@ class Predictor:
             self.set_vocabulary(names, novel=novel)
 
     def set_vocabulary(
-        self, names: Sequence[str], templates: Sequence[str] | None = None, novel: Iterable[str] = ()
+        self, names: Sequence[str], templates: Sequence[str] | None = None, novel: Iterable[str] = (), **options
     ) -> None:
         """Find these classes from now on; changes no weight.
 
@@ -90,6 +126,7 @@ class Predictor:
             names: Class names; label i is the i-th.
             templates: Prompt templates with {} for the name; None for those of the constructor.
             novel: Those of the names that training has not seen.
+            options: Further arguments of the model's own `set_vocabulary`, such as DenseSegmenter's `background=True`.
 
         Raises:
             DataError: No names, a name twice, or a novel name that is not among them.
@@ -98,7 +135,7 @@ class Predictor:
         if isinstance(names, str):
             raise ConfigurationError(f"names must be a list of class names, as [{names!r}]; got one string.")
         with self._lock:
-            self.model.set_vocabulary(names, self.templates if templates is None else templates, novel)
+            self.model.set_vocabulary(names, self.templates if templates is None else templates, novel, **options)
             self._selection = self.model.classes.selection()
 
     @property
@@ -113,19 +150,20 @@ class Predictor:
 
     def __call__(
         self, images: Picture | Sequence[Picture], *, frame: tuple[int, int] | None = None
-    ) -> Instances | list[Instances]:
-        """Detections in one picture, or in each of a list or tuple of pictures.
+    ) -> Instances | Segmentation | list[Instances] | list[Segmentation]:
+        """Detections in one picture, or its segmentation, or in each of a list or tuple of pictures.
 
         Args:
             images: Path, Pillow image of any mode, (h, w, 3) uint8 RGB array or (3, h, w) uint8 RGB tensor, or a list
                 of them. Files and Pillow images are turned upright by EXIF and become RGB as in training: see
                 `read_rgb`. Arrays and tensors of other shapes or types are refused, and so are addresses on the web.
             frame: (h, w) in whose pixels results are given; None for each picture's own. A small frame saves memory
-                where the model has masks.
+                where the model has masks or segments.
 
         Returns:
             Detectron2's Instances on the CPU, or a list of them: pred_boxes (N, 4), scores (N,), pred_classes (N,),
             class_names (N strings), and pred_masks (N, h, w) bool if the model has masks.
+            From a model that segments a Segmentation, or a list of them.
 
         Raises:
             DataError: A picture that cannot be read or is not one of these kinds.
@@ -133,7 +171,7 @@ class Predictor:
         """
         selection = self._current()
         pictures = images if isinstance(images, (list, tuple)) else [images]
-        results: list[Instances | None] = [None] * len(pictures)
+        results: list[Instances | Segmentation | None] = [None] * len(pictures)
         waiting: dict[tuple[int, int], list[tuple[int, dict]]] = {}
         for index, picture in enumerate(pictures):
             one = self.model.prepare(as_pixels(picture), frame)
@@ -147,29 +185,39 @@ class Predictor:
         return results if isinstance(images, (list, tuple)) else results[0]
 
     def draw(
-        self, image: Picture, detections: Instances | None = None, *, overlap: float = 0.5, min_side: int = 384
+        self,
+        image: Picture,
+        result: Instances | Segmentation | None = None,
+        *,
+        overlap: float = 0.5,
+        min_side: int = 384,
     ) -> Image.Image:
         """Draw boxes, class names and scores, and masks if there are any; novel classes red, others blue.
 
+        Of a segmentation, tint the pixels of each class and add a legend of those that occur below the picture.
+
         Args:
             image: Picture as in a call.
-            detections: Result of a call; None to detect now.
+            result: Result of a call; None to predict now.
             overlap: Of two boxes with a larger IoU, whatever their classes, only the better is drawn; 1 draws all.
             min_side: A picture whose shorter side has fewer pixels is enlarged by a whole factor, so that text is
                 legible.
 
         Raises:
-            DataError: The detections are in the pixels of a picture of another size.
+            DataError: The result is in the pixels of a picture of another size.
         """
         pixels = as_pixels(image)
-        if detections is None:
-            detections = self(pixels)
-        if tuple(detections.image_size) != pixels.shape[:2]:
+        if result is None:
+            result = self(pixels)
+        if tuple(result.image_size) != pixels.shape[:2]:
             raise DataError(
-                f"The detections are in a frame of {tuple(detections.image_size)} (h, w) pixels, the picture has "
-                f"{pixels.shape[:2]}: pass the picture that they were found in."
+                f"The result is in a frame of {tuple(result.image_size)} (h, w) pixels, the picture has "
+                f"{pixels.shape[:2]}: pass the picture that it belongs to."
             )
-        objects = detected_objects(detections, self._current().vocabulary, overlap=overlap)
+        vocabulary = self._current().vocabulary
+        if isinstance(result, Segmentation):
+            return Image.fromarray(_tinted(pixels, result, vocabulary.novel, min_side))
+        objects = detected_objects(result, vocabulary, overlap=overlap)
         return Image.fromarray(draw_detections(pixels, objects, min_side=min_side))
 
     def _current(self) -> ClassSelection:
@@ -193,16 +241,41 @@ class Predictor:
         for (index, _), output in zip(group, outputs, strict=True):
             results[index] = self._result(output, selection.vocabulary.names)
 
-    def _result(self, output: dict, names: Sequence[str]) -> Instances:
+    def _result(self, output: dict, names: tuple[str, ...]) -> Instances | Segmentation:
         """The result for one picture; decided by what Detectron2 calls the model's output, not by the model's type."""
-        if "instances" not in output:
+        if "instances" not in output and "sem_seg" not in output:
             raise ConfigurationError(
-                f"{type(self.model).__name__} gives {sorted(output)}; Predictor reads 'instances' (Detectron2's names)."
+                f"{type(self.model).__name__} gives {sorted(output)}; Predictor reads 'instances' or 'sem_seg' "
+                "(Detectron2's names)."
             )
+        if "instances" not in output:
+            return _segmentation(output, names)
         found = output["instances"]
         found = found[found.scores >= self.threshold].to("cpu")
         found.class_names = ClassNames(names[label] for label in found.pred_classes.tolist())
         return found
+
+
+def _segmentation(output: dict, names: tuple[str, ...]) -> Segmentation:
+    """From "sem_seg", (C, h, w) scores or (h, w) labels, and in the second case "scores" (h, w) if there are any."""
+    found = output["sem_seg"]
+    if found.ndim == 3:
+        scores, labels = found.max(dim=0)
+    else:
+        scores, labels = output.get("scores"), found
+    return Segmentation(labels.long().cpu(), None if scores is None else scores.float().cpu(), names)
+
+
+def _tinted(pixels: np.ndarray, result: Segmentation, novel: Iterable[str], min_side: int) -> np.ndarray:
+    """A picture with its label map over it, enlarged to `min_side`, and the legend below."""
+    colors = class_colors(len(result.class_names))
+    large, factor = enlarge(pixels, min_side)
+    labels = result.labels.numpy()
+    drawn = draw_labels(large, labels.repeat(factor, axis=0).repeat(factor, axis=1), colors)
+    shown = [label for label in np.unique(labels).tolist() if label < len(result.class_names)]
+    names = [result.class_names[label] for label in shown]
+    legend = draw_legend(names, colors[shown], [name in novel for name in names], width=drawn.shape[1])
+    return np.concatenate([drawn, legend])
 
 
 class ClassNames(tuple):

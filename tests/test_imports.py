@@ -23,11 +23,12 @@ MAY_IMPORT = {
     "visualization": {"structures", "data"},
 }
 MAY_IMPORT["detection"] = MAY_IMPORT["openvocab"] | {"openvocab"}
+MAY_IMPORT["segmentation"] = MAY_IMPORT["openvocab"] | {"openvocab"}
 MAY_IMPORT["config"] = set(MAY_IMPORT)  # gathers each package's own keys
 MAY_IMPORT["model_zoo"] = {"structures", "config"}
 MAY_IMPORT["launch"] = {"structures", "data", "config", "model_zoo"}
 MAY_IMPORT["analysis"] |= {"visualization"}
-MAY_IMPORT["api"] = {"structures", "engine", "construction", "openvocab", "detection", "config"}
+MAY_IMPORT["api"] = {"structures", "engine", "construction", "openvocab", "detection", "segmentation", "config"}
 MAY_IMPORT["predictor"] = {"structures", "data", "engine", "openvocab", "visualization", "api"}
 LIBRARY = set(MAY_IMPORT)
 MAY_IMPORT["miniature"] = LIBRARY

@@ -6,6 +6,7 @@ UNGATED_CONSTRUCTIONS = (
     "denserc_qk",
     "denserc_qq",
     "clipself",
+    "catseg",
     "declip",
     "declip_kk",
     "declip_vv",
@@ -15,6 +16,6 @@ UNGATED_CONSTRUCTIONS = (
 )
 CONSTRUCTIONS = ("denserc", "denserc_per_layer", *UNGATED_CONSTRUCTIONS)
 POSITION_RESIZE = ("bicubic", "bicubic_antialias")
-TEMPLATES = ("plain", "vild")
+TEMPLATES = ("catseg", "plain", "vild")
 UNRELATED_PATCHES = ("outside_region", "other_patches")
 WORLD_SIZES = {"train": 1500, "val": 250, "transfer": 200, "lvis_train": 600, "lvis_val": 150, "side": 128}

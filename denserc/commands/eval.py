@@ -27,10 +27,12 @@ def parser() -> CommandParser:
     parser = training_parser("eval", DESCRIPTION, EXAMPLES, eval_only=False)
     saved = parser.add_argument_group("scoring saved predictions")
     saved.add_argument("--data-set", help="a registered set, or a YAML description of your own")
-    saved.add_argument("--predictions", metavar="FILE", help="detections in COCO's results format, plain or .gz")
+    saved.add_argument("--predictions", metavar="FILE", help="detections (COCO results), or a folder of label maps")
     saved.add_argument("--proposals", metavar="FILE", help="proposals in COCO's results format, plain or .gz")
     saved.add_argument("--register", nargs="*", default=[], metavar="YAML", help="descriptions of your own data sets")
     saved.add_argument("--lvis-protocols", nargs="+", default=["standard"], help="standard, fixed or both (LVIS only)")
+    saved.add_argument("--sem-seg-protocols", nargs="+", default=["present", "present_or_predicted"],
+                       help="classes without ground truth in mIoU: present, present_or_predicted or both")  # fmt: skip
     saved.add_argument("--output-dir", metavar="DIR", help="folder for tables (CSV) and results (JSON)")
     saved.add_argument("--json", action="store_true", help="print the results as JSON instead of tables")
     return parser
@@ -70,6 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         proposals=args.proposals,
         output_dir=args.output_dir,
         lvis_protocols=args.lvis_protocols,
+        sem_seg_protocols=args.sem_seg_protocols,
     )
     if args.json:
         print(json.dumps(finite_or_null(results), indent=2))

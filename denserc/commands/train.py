@@ -1,14 +1,16 @@
-"""`denserc train`: train a detector over a frozen dense encoder."""
+"""`denserc train`: train a detector or CAT-Seg over a dense encoder."""
 
 from .parsing import CommandParser
 from .training import parse_training, training_parser
 
 DESCRIPTION = """\
-Train a detector over a frozen dense encoder. OUTPUT_DIR receives its checkpoints, and the results on DATASETS.TEST.
-Data sets are below $DETECTRON2_DATASETS, by default ./datasets."""
+Train a detector over a frozen dense encoder, or CAT-Seg. OUTPUT_DIR receives its checkpoints, and the results on
+DATASETS.TEST. Data sets are below $DETECTRON2_DATASETS, by default ./datasets."""
 
 EXAMPLES = """
 denserc train --config-file ovcoco_vitb16 --num-gpus 8 \\
+    MODEL.ENCODER.CHECKPOINT output/distill/denserc_vitb16/denserc.safetensors
+denserc train --config-file catseg_vitb16 --num-gpus 4 \\
     MODEL.ENCODER.CHECKPOINT output/distill/denserc_vitb16/denserc.safetensors
 torchrun --nproc_per_node=8 -m denserc train --config-file ovcoco_vitb16 ...
 """

@@ -11,6 +11,7 @@ class ValueSource(Enum):
 
     LAST_BLOCK_RESIDUAL = "last_block_residual"  # x + Proj(v) of the last block: CLIPSelf
     LAST_BLOCK = "last_block"  # Proj(v) of the last block: DeCLIP
+    LAST_BLOCK_CLASS_RESIDUAL = "last_block_class_residual"  # class token's x + Proj(v), for every patch: CAT-Seg
     LAST_K_BLOCKS = "last_k_blocks"  # sum of Proj(v) over the last k blocks: DenseRC
 
 
@@ -135,6 +136,9 @@ CONSTRUCTIONS = {
     "denserc_qq": Construction(module=ValueModule.QQ_ATTENTION),
     "clipself": Construction(
         values=ValueSource.LAST_BLOCK_RESIDUAL, num_blocks=1, module=ValueModule.NONE, final_mlp=True
+    ),
+    "catseg": Construction(
+        values=ValueSource.LAST_BLOCK_CLASS_RESIDUAL, num_blocks=1, module=ValueModule.NONE, final_mlp=True
     ),
     "declip": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.QQ_ATTENTION),
     "declip_kk": Construction(values=ValueSource.LAST_BLOCK, num_blocks=1, module=ValueModule.KK_ATTENTION),

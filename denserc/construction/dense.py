@@ -64,11 +64,11 @@ class DenseEncoder(nn.Module):
         return self.tower.width
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) normalised images -> (B, E, h, w) dense features, not L2-normalised."""
+        """(B, 3, H, W) normalized images -> (B, E, h, w) dense features, not L2-normalized."""
         return self._run(images, (), dense=True)[0]
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) normalised images -> (B, E), the tower's global embedding, not normalised."""
+        """(B, 3, H, W) normalized images -> (B, E), the tower's global embedding, not normalized."""
         return self.tower.encode_image(images)
 
     def forward_with_maps(
@@ -80,7 +80,7 @@ class DenseEncoder(nn.Module):
         as in the original F-ViT; no final norm is applied to any map.
 
         Args:
-            images: (B, 3, H, W), normalised.
+            images: (B, 3, H, W), normalized.
             blocks: indices of the blocks whose output is wanted, ascending.
             dense: whether the dense features are wanted.
 
@@ -94,12 +94,12 @@ class DenseEncoder(nn.Module):
         """The dense features, and what the last block correlates with itself: DeCLIP's context features.
 
         Args:
-            images: (B, 3, H, W), normalised.
+            images: (B, 3, H, W), normalized.
 
         Returns:
             (B, E, h, w) dense features, and context (B, G, N, C): with one part (q, k or v) G = 1 and C = D, the heads
             side by side; with several G = A, a head for itself, its parts as unit vectors side by side, so that
-            correlations of the joined are the mean of the parts' correlations. Not normalised.
+            correlations of the joined are the mean of the parts' correlations. Not normalized.
 
         Raises:
             ConfigurationError: the construction has no attention of q, k or v with themselves.
@@ -174,6 +174,12 @@ class DenseEncoder(nn.Module):
                 x = tower.output_projection(last, x)
             if choice.values is ValueSource.LAST_BLOCK_RESIDUAL:
                 x = stream.patches + x
+            elif choice.values is ValueSource.LAST_BLOCK_CLASS_RESIDUAL:
+                if not stream.prefix:
+                    raise ConfigurationError(
+                        f"The values {choice.values.value!r} need a class token, which {tower.name} does not have."
+                    )
+                x = stream.tokens[:, :1] + x
         if choice.final_mlp:
             x = tower.mlp(last, x)
         return stream.to_map(tower.to_text_space(x)), context  # (B, E, h, w)

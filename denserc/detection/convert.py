@@ -10,8 +10,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..encoders import load_exactly, to_open_clip_keys
-from ..openvocab.checkpoint import METADATA
-from ..structures import CheckpointError, WeightsMismatchError, write_atomically
+from ..openvocab.checkpoint import write_model
+from ..structures import CheckpointError, WeightsMismatchError
 from .modeling.meta_arch import FViT
 
 _RULES = tuple(
@@ -116,8 +116,7 @@ def write_detector(path: str | Path, model: FViT, cfg: CfgNode) -> None:
         model: an FViT that was built from a configuration.
         cfg: of the detector, kept in the file, so that it can be built from the file alone.
     """
-    content = {"model": model.state_dict(), METADATA: {**model.metadata, "config": cfg.dump()}}
-    write_atomically(Path(path), content)
+    write_model(path, model, cfg)
 
 
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -48,13 +48,13 @@ TIMM_MODELS = {
 
 
 class TimmFoundationModel(FoundationModel):
-    """A timm ViT whose normalised patch tokens of one block are the features.
+    """A timm ViT whose normalized patch tokens of one block are the features.
 
     Args:
         name: how it was asked for.
         model: a timm ViT without classifier that takes inputs of any size its patch size divides.
         layer: the block, from the end (-1 is the last).
-        pixels: how it wants its input normalised.
+        pixels: how it wants its input normalized.
     """
 
     def __init__(self, *, name: str, model: nn.Module, layer: int, pixels: PixelStatistics):
@@ -112,16 +112,16 @@ def to_timm_keys(state: Mapping[str, torch.Tensor]) -> StateDict:
 # A builder takes the name and the weights as given (a path or a word of its own; "" = random weights).
 FoundationBuilder = Callable[[str, str], FoundationModel]
 _BUILDERS: dict[str, FoundationBuilder] = dict.fromkeys(TIMM_MODELS, build_timm)
-_COLOUR_TEXTURE = re.compile(r"^colour_texture_p(\d+)$")
+_COLOR_TEXTURE = re.compile(r"^colour_texture_p(\d+)$")
 
 
-class ColourTexture(FoundationModel):
-    """Not a foundation model: colour and texture statistics per patch, no training, no weights.
+class ColorTexture(FoundationModel):
+    """Not a foundation model: color and texture statistics per patch, no training, no weights.
 
     It replaces DINOv2 where no weights are available. Per patch: mean and deviation of each
-    colour channel, and a magnitude-weighted histogram of gradient orientations. Each of these
+    color channel, and a magnitude-weighted histogram of gradient orientations. Each of these
     channels is standardised over the image, so that correlations tell similar patches from
-    different ones, and colour is given the weight of all texture channels together. It sees no
+    different ones, and color is given the weight of all texture channels together. It sees no
     objects and knows nothing of semantics.
 
     Args:
@@ -149,8 +149,8 @@ class ColourTexture(FoundationModel):
         nearest = bins.floor().long().clamp_max(self.orientations - 1)
         weighted = F.one_hot(nearest, self.orientations).movedim(-1, 1) * torch.hypot(dx, dy)[:, None]
         features = torch.cat([mean, deviation, F.avg_pool2d(weighted, self.patch_size)], dim=1)
-        centred = features - features.mean((2, 3), keepdim=True)
-        features = centred / (centred.square().mean((2, 3), keepdim=True).sqrt() + 1e-4)
+        centered = features - features.mean((2, 3), keepdim=True)
+        features = centered / (centered.square().mean((2, 3), keepdim=True).sqrt() + 1e-4)
         features[:, :3] *= (1 + self.orientations / 3) ** 0.5
         return features  # (B, 6 + orientations, h, w)
 
@@ -168,7 +168,7 @@ def register_foundation_model(name: str, builder: FoundationBuilder) -> None:
     Raises:
         ConfigurationError: the name is taken.
     """
-    if name in _BUILDERS or _COLOUR_TEXTURE.match(name):
+    if name in _BUILDERS or _COLOR_TEXTURE.match(name):
         raise ConfigurationError(f"The foundation model {name!r} exists already; choose another name.")
     _BUILDERS[name] = builder
 
@@ -185,9 +185,9 @@ def build_foundation_model(name: str, weights: str = "", *, random_init: bool = 
         ConfigurationError: an unknown name, no weights, or a builder that gives no foundation model.
         CheckpointError, WeightsMismatchError: a file that is unreadable or of another model.
     """
-    stand_in = _COLOUR_TEXTURE.match(name)
+    stand_in = _COLOR_TEXTURE.match(name)
     if stand_in:
-        return ColourTexture(patch_size=int(stand_in[1])).eval()
+        return ColorTexture(patch_size=int(stand_in[1])).eval()
     if name not in _BUILDERS:
         raise ConfigurationError(
             f"Unknown foundation model {name!r}. Known: {', '.join(_BUILDERS)}, and "

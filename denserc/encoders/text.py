@@ -99,7 +99,7 @@ def open_clip_tokenizer(name: str) -> Tokenizer:
 
 
 class OpenClipText(TextTower):
-    """The text half of an open_clip CustomTextCLIP; frozen, it is never trained here.
+    """The text half of an open_clip CustomTextCLIP; frozen unless a model lets some of its weights learn.
 
     Args:
         name: the open_clip model name.
@@ -121,6 +121,9 @@ class OpenClipText(TextTower):
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
+        return self.forward(prompts)
+
+    def forward(self, prompts: list[str]) -> torch.Tensor:
         device = next(self.text.parameters()).device
         tokens = self._tokenizer(list(prompts))
         if not self._looks_back_alone:

@@ -28,19 +28,26 @@ class ExportedWeights(Enum):
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
     """Over the parameters that require a gradient; the decay acts on all of them, norms and temperature too.
 
+    A model with `parameter_groups(cfg)` decides otherwise: its groups may have a "weight_decay", and an "lr_factor"
+    that the learning rate is multiplied by.
+
     The gradient is clipped by the trainer: the norm of all parameters together, where Detectron2's own clipping
     limits every parameter apart.
     """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rate = scaled_rate(
+        cfg.SOLVER.BASE_LR,
+        batch=cfg.SOLVER.IMS_PER_BATCH,
+        reference=cfg.SOLVER.REFERENCE_BATCH,
+        rule=choose(RateScaling, cfg.SOLVER.LR_SCALING, "SOLVER.LR_SCALING"),
+        key="SOLVER.REFERENCE_BATCH",
+    )
+    groups = [{"params": learning}]
+    if hasattr(model, "parameter_groups"):
+        groups = [{**group, "lr": rate * group.get("lr_factor", 1.0)} for group in model.parameter_groups(cfg)]
     return torch.optim.AdamW(
-        learning,
-        lr=scaled_rate(
-            cfg.SOLVER.BASE_LR,
-            batch=cfg.SOLVER.IMS_PER_BATCH,
-            reference=cfg.SOLVER.REFERENCE_BATCH,
-            rule=choose(RateScaling, cfg.SOLVER.LR_SCALING, "SOLVER.LR_SCALING"),
-            key="SOLVER.REFERENCE_BATCH",
-        ),
+        groups,
+        lr=rate,
         betas=tuple(cfg.SOLVER.BETAS),
         eps=cfg.SOLVER.EPS,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
@@ -149,7 +156,7 @@ class RateScaling(Enum):
 
     NONE = "none"  # the rate is the configuration's, whatever the batch
     LINEAR = "linear"  # times batch / reference
-    SQRT = "sqrt"  # times sqrt(batch / reference), the rule for Adam-like optimisers
+    SQRT = "sqrt"  # times sqrt(batch / reference), the rule for Adam-like optimizers
 
 
 def scaled_rate(

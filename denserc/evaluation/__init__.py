@@ -9,8 +9,10 @@ from .regions.classification import evaluate_regions, measure_regions
 from .regions.inputs import RegionLimits
 from .regions.report import RegionReport
 from .scoring.average_precision import Backend, Shape, score_detections
+from .segmentation import AbsentClasses, SegmentationEvaluator
 
 __all__ = [
+    "AbsentClasses",
     "Backend",
     "DetectionEvaluator",
     "LvisProtocol",
@@ -20,6 +22,7 @@ __all__ = [
     "Protocol",
     "RegionLimits",
     "RegionReport",
+    "SegmentationEvaluator",
     "Shape",
     "build_evaluator",
     "detection_evaluators",

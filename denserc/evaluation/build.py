@@ -19,6 +19,7 @@ from .detection.open_vocabulary import LvisProtocol, OvCocoEvaluator, OvLvisEval
 from .detection.recall import ProposalRecallEvaluator
 from .regions.classification import measure_regions
 from .regions.report import TASK
+from .segmentation import AbsentClasses, SegmentationEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -31,24 +32,28 @@ def build_evaluator(
     output_dir: str | Path | None = None,
     *,
     lvis_protocols: Sequence[LvisProtocol | str] = (LvisProtocol.STANDARD,),
+    sem_seg_protocols: Sequence[AbsentClasses | str] = (AbsentClasses.PRESENT,),
     **options,
-) -> DetectionEvaluator:
-    """The detection evaluator that the set's metadata names as `evaluator_type`.
+) -> DetectionEvaluator | SegmentationEvaluator:
+    """The evaluator that the set's metadata names as `evaluator_type`.
 
     Args:
         dataset_name: a registered set.
         output_dir: where the evaluator writes; nothing is written when None.
         lvis_protocols: for "ov_lvis" sets.
+        sem_seg_protocols: for "sem_seg" sets.
         options: passed on, e.g. max_dets, distributed.
 
     Raises:
         ConfigurationError: an evaluator type that does not exist.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind == "sem_seg":
+        return SegmentationEvaluator.of_dataset(dataset_name, output_dir, protocols=sem_seg_protocols, **options)
     if kind not in EVALUATORS:
         raise ConfigurationError(
-            f"{dataset_name} asks for the evaluator {kind!r}; known are {sorted(EVALUATORS)}. Set `evaluator_type` "
-            f"where the set is registered."
+            f"{dataset_name} asks for the evaluator {kind!r}; known are {sorted([*EVALUATORS, 'sem_seg'])}. Set "
+            "`evaluator_type` where the set is registered."
         )
     if kind == "ov_lvis":
         options["protocols"] = lvis_protocols
@@ -127,7 +132,12 @@ def detection_evaluators(cfg: CfgNode) -> Callable[[str, str], DatasetEvaluator]
         )
 
     def make(dataset_name: str, output_dir: str) -> DatasetEvaluator:
-        evaluator = build_evaluator(dataset_name, output_dir, lvis_protocols=cfg.TEST.LVIS_PROTOCOLS)
+        evaluator = build_evaluator(
+            dataset_name,
+            output_dir,
+            lvis_protocols=cfg.TEST.LVIS_PROTOCOLS,
+            sem_seg_protocols=cfg.TEST.SEM_SEG_PROTOCOLS,
+        )
         return with_recall(evaluator) if cfg.TEST.PROPOSAL_RECALL else evaluator
 
     return make

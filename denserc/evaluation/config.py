@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 
 from ..structures import Key, add_keys
 from .detection.open_vocabulary import LvisProtocol
+from .segmentation import AbsentClasses
 
 KEYS = (
     Key(
@@ -15,6 +16,13 @@ KEYS = (
         ["standard"],
         "LVIS AP: standard (300 detections per image), fixed (10,000 per class), or both.",
         choices=LvisProtocol,
+    ),
+    Key(
+        "TEST.SEM_SEG_PROTOCOLS",
+        ["present"],
+        "Classes without ground truth in mIoU: present leaves them out, present_or_predicted counts 0 for those that "
+        "were predicted anywhere; or both, each under a task of its own.",
+        choices=AbsentClasses,
     ),
     Key(
         "TEST.PROPOSAL_RECALL",

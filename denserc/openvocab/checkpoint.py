@@ -23,7 +23,7 @@ from ..encoders import PositionResize, build_architecture, load_exactly
 from ..engine import TrainingCheckpointer
 from ..engine.renamed_keys import convert_detector_config
 from ..engine.sharding import place
-from ..structures import CheckpointError, ConfigurationError, FingerprintMismatchError
+from ..structures import CheckpointError, ConfigurationError, FingerprintMismatchError, write_atomically
 from .vocabulary import OpenVocabularyModel
 
 logger = logging.getLogger(__name__)
@@ -237,7 +237,7 @@ class BestCheckpoint:
 
 
 _SCORING = ("BEST", "EVAL_PERIOD", "EXPECTED_RESULTS", "IMS_PER_PROCESS", "LVIS_PROTOCOLS", "PROPOSALS")
-_SCORING += ("PROPOSAL_RECALL", "RESUME_PREDICTIONS")
+_SCORING += ("PROPOSAL_RECALL", "RESUME_PREDICTIONS", "SEM_SEG_PROTOCOLS")
 
 
 def predictions_digest(cfg: CfgNode, model: OpenVocabularyModel) -> str:
@@ -259,3 +259,15 @@ def predictions_digest(cfg: CfgNode, model: OpenVocabularyModel) -> str:
     shown = {key: value for key, value in settings.TEST.items() if key not in _SCORING}
     digest.update(repr((settings.MODEL.dump(), settings.INPUT.dump(), CfgNode(shown).dump())).encode())
     return digest.hexdigest()[:16]
+
+
+def write_model(path: str | Path, model: OpenVocabularyModel, cfg: CfgNode) -> None:
+    """Write a checkpoint that MODEL.WEIGHTS takes, whole or not at all.
+
+    Args:
+        path: Of the .pth file.
+        model: A model that was built from a configuration.
+        cfg: Of the model, kept in the file, so that it can be built from the file alone.
+    """
+    content = {"model": model.state_dict(), METADATA: {**model.metadata, "config": cfg.dump()}}
+    write_atomically(path, content)

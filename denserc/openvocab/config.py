@@ -2,9 +2,10 @@
 
 from detectron2.config import CfgNode
 
-from ..data.vocabulary.prompts import TEMPLATE_SETS
+from ..data.vocabulary.prompts import OPENAI, TEMPLATE_SETS
 from ..engine.config import add_solver_config
 from ..structures import Key, add_keys
+from .vocabulary import Synonyms
 
 KEYS = (
     Key(
@@ -36,7 +37,13 @@ KEYS = (
         "MODEL.VOCABULARY.TEMPLATES",
         "vild",
         "Prompt templates of the class names, in training and evaluation.",
-        choices=tuple(TEMPLATE_SETS),
+        choices=(*TEMPLATE_SETS, OPENAI),
+    ),
+    Key(
+        "MODEL.VOCABULARY.SYNONYMS",
+        "whole",
+        'Reading of a name such as "couch, sofa": one phrase (whole), or synonyms of which first or mean is used.',
+        choices=Synonyms,
     ),
     Key("MODEL.VOCABULARY.EMBEDDINGS", "", "File of text embeddings to read names from instead of embedding them."),
     Key("MODEL.VOCABULARY.CACHE_DIR", "", "Folder of cached text embeddings; empty: OUTPUT_DIR/text_embeddings."),

@@ -116,7 +116,8 @@ def load_model(cfg: CfgNode, *, resume: bool = False) -> OpenVocabularyModel:
     """The model of a config with the weights of MODEL.WEIGHTS, or with `resume` of the last checkpoint."""
     model = build(cfg)
     checkpointer = ModelCheckpointer(model, cfg.OUTPUT_DIR)
-    if not (resume and checkpointer.has_checkpoint()) and not cfg.MODEL.WEIGHTS:
+    trained = any(parameter.requires_grad for parameter in model.parameters())
+    if trained and not (resume and checkpointer.has_checkpoint()) and not cfg.MODEL.WEIGHTS:
         logger.warning("No MODEL.WEIGHTS: the trained part of the model is random, its predictions mean nothing.")
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     return model
@@ -162,7 +163,7 @@ def train(
             SeedEachStep(seed),
             hooks.LRScheduler(trainer.optimizer, build_lr_scheduler(cfg, trainer.optimizer)),
             CheckpointWriter(checkpointer, period=cfg.SOLVER.CHECKPOINT_PERIOD, keep=3),
-            ProgressBar("detector", ("total_loss",)) if comm.is_main_process() else None,
+            ProgressBar(type(model).__name__, ("total_loss",)) if comm.is_main_process() else None,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate_and_update_best)
             if cfg.DATASETS.TEST and evaluator_factory
             else None,

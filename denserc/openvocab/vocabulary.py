@@ -6,6 +6,7 @@ Shape letters: C classes, E width of the image-text space, (h, w) pixels.
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +19,47 @@ from torch import nn
 
 from ..data.datasets.registration import dataset_vocabulary
 from ..data.images.reading import to_tensor
-from ..data.vocabulary.prompts import VILD_TEMPLATES, template_set
-from ..data.vocabulary.text_embeddings import embed_names, load_text_embeddings
-from ..structures import BACKGROUND, ConfigurationError, PixelStatistics, TextEmbeddings, Vocabulary
+from ..data.vocabulary.prompts import VILD_TEMPLATES, build_prompts, clean_name, template_set
+from ..data.vocabulary.text_embeddings import average_templates, embed_names, load_text_embeddings
+from ..structures import BACKGROUND, ConfigurationError, DataError, PixelStatistics, TextEmbeddings, Vocabulary, choose
 
 logger = logging.getLogger(__name__)
+
+
+class Synonyms(Enum):
+    """Reading of a class name with commas, such as "couch, sofa"."""
+
+    WHOLE = "whole"  # one phrase
+    FIRST = "first"  # synonyms, of which the first one is used: CAT-Seg
+    MEAN = "mean"  # synonyms, whose embeddings are averaged
+
+    def phrases(self, name: str) -> tuple[str, ...]:
+        """The phrases of a name that are embedded; synonyms are cleaned and not repeated.
+
+        Raises:
+            DataError: The name has nothing beside commas.
+        """
+        if self is Synonyms.WHOLE:
+            return (name,)
+        found = tuple(dict.fromkeys(clean_name(part) for part in name.split(",") if clean_name(part)))
+        if not found:
+            raise DataError(f"A class name must hold letters; got {name!r}.")
+        return found[:1] if self is Synonyms.FIRST else found
+
+    def repeated(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """Groups of names with the same phrases, so that the model cannot tell them apart."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for name in names:
+            groups.setdefault(tuple(clean_name(phrase) for phrase in self.phrases(name)), []).append(name)
+        return [tuple(group) for group in groups.values() if len(group) > 1]
+
+    def combine(self, names: Sequence[str], phrases: Sequence[str], vectors: torch.Tensor) -> torch.Tensor:
+        """(len(phrases), E) unit vectors -> (len(names), E): of each name the mean of its phrases, as a unit vector."""
+        row = {phrase: i for i, phrase in enumerate(phrases)}
+        rows = [[row[phrase] for phrase in self.phrases(name)] for name in names]
+        if self is not Synonyms.MEAN:
+            return vectors[[one[0] for one in rows]]
+        return F.normalize(torch.stack([vectors[one].mean(dim=0) for one in rows]), dim=1)
 
 
 class ClassSelection(NamedTuple):
@@ -95,13 +132,17 @@ class OpenVocabularyModel(nn.Module):
     `openvocab.checkpoint` saves and loads it.
 
     Args:
-        text_tower: Text tower of the CLIP whose image tower the model uses; stays frozen and in eval mode.
+        text_tower: Text tower of the CLIP whose image tower the model uses; in eval mode, and frozen unless
+            `learn_text`.
         pixels: Normalization of the network input.
         templates: Prompt templates for calls that give none.
         vocabulary: The first vocabulary, embedded when it is first needed; None leaves it to a call.
         embeddings_file: File of text embeddings to read names from instead of embedding them; "" for none.
         cache_dir: Folder of cached text embeddings; None for none.
         metadata: Description of the towers, for checkpoints (`checkpoint.build_towers`).
+        synonyms: See Synonyms.
+        learn_text: The subclass lets weights of the text tower learn: training embeds the vocabulary in every step
+            (`text_features`), and embeddings made before are made again.
         test_augmentations: Resizing of a picture outside of training, as the test mapper does it; None if unknown, then
             `prepare` and denserc.Predictor refuse the model.
     """
@@ -119,6 +160,8 @@ class OpenVocabularyModel(nn.Module):
         embeddings_file: str = "",
         cache_dir: str | Path | None = None,
         metadata: dict | None = None,
+        synonyms: Synonyms = Synonyms.WHOLE,
+        learn_text: bool = False,
         test_augmentations: Sequence[T.Augmentation] | None = None,
     ):
         super().__init__()
@@ -126,9 +169,15 @@ class OpenVocabularyModel(nn.Module):
         self.templates = tuple(templates)
         self.embeddings_file = embeddings_file
         self.cache_dir = cache_dir
-        self.metadata = dict(metadata or {})
+        self.synonyms = synonyms
+        self.learn_text = learn_text
+        self._metadata = dict(metadata or {})
         self.test_augmentations = None if test_augmentations is None else T.AugmentationList(list(test_augmentations))
         self._pending = vocabulary
+        self._pending_templates: Sequence[str] | None = None
+        self._used_templates: Sequence[str] | None = None
+        if learn_text:
+            self.register_load_state_dict_post_hook(lambda model, _: model.embed_again())
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean_255).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixels.std_255).view(3, 1, 1), persistent=False)
 
@@ -153,12 +202,24 @@ class OpenVocabularyModel(nn.Module):
             "vocabulary": dataset_vocabulary(names[0]) if names else None,
             "embeddings_file": settings.EMBEDDINGS,
             "cache_dir": settings.CACHE_DIR or Path(cfg.OUTPUT_DIR) / "text_embeddings",
+            "synonyms": choose(Synonyms, settings.SYNONYMS, "MODEL.VOCABULARY.SYNONYMS"),
         }
 
     @property
     @abstractmethod
     def classes(self) -> ClassEmbeddings:
         """The embeddings that the model classifies by."""
+
+    @property
+    def metadata(self) -> dict:
+        """Description of the towers, with the fingerprint of the text tower as it is now."""
+        if self.learn_text:
+            self._metadata["text_fingerprint"] = self.text_tower.fingerprint()
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, value: dict) -> None:
+        self._metadata = value
 
     @property
     def device(self) -> torch.device:
@@ -201,16 +262,44 @@ class OpenVocabularyModel(nn.Module):
         embeddings.require_fingerprint(self.text_tower.fingerprint())
         names = [name for name in embeddings.names if name != BACKGROUND]
         self.classes.set(Vocabulary(names, novel=novel), embeddings)
-        self._pending = None
+        self._pending = self._used_templates = None
 
     def use_dataset(self, name: str) -> None:
         """Use the classes of a registered data set, with its novel ones."""
         self._embed(dataset_vocabulary(name), None)
 
     def require_vocabulary(self) -> None:
-        """Embed the first vocabulary, if that has not happened; to be called before classifying."""
+        """Embed the vocabulary, if that has not happened with these weights; to be called before classifying."""
         if self._pending is not None:
-            self._embed(self._pending, None)
+            self._embed(self._pending, self._pending_templates)
+
+    def embed_again(self) -> None:
+        """Let the next `require_vocabulary` embed the vocabulary anew, because the text tower has changed."""
+        if self._pending is None and self.classes.vocabulary is not None:
+            self._pending, self._pending_templates = self.classes.vocabulary, self._used_templates
+
+    def text_features(self) -> torch.Tensor:
+        """(C, E) unit vectors of the classes, without background; in training of a text tower with their gradient."""
+        if not (self.training and self.learn_text):
+            self.require_vocabulary()
+            return self.classes.require()[: len(self.vocabulary)]
+        if self.vocabulary is None:
+            self.classes.require()  # says what to do
+        names, templates = self.vocabulary.names, self._templates
+        phrases = self._phrases(names)
+        vectors = self.text_tower([prompt for phrase in phrases for prompt in build_prompts(phrase, templates)])
+        vectors = average_templates(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), len(templates))
+        self.embed_again()  # a step of training follows
+        return self.synonyms.combine(names, phrases, vectors)
+
+    @property
+    def _templates(self) -> Sequence[str]:
+        """Templates of the vocabulary in use."""
+        given = self._used_templates if self._pending is None else self._pending_templates
+        return self.templates if given is None else given
+
+    def _phrases(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(phrase for name in names for phrase in self.synonyms.phrases(name)))
 
     def prepare(self, pixels: np.ndarray, frame: tuple[int, int] | None = None) -> dict:
         """Input of `forward` for a whole picture, resized as in evaluation.
@@ -247,11 +336,19 @@ class OpenVocabularyModel(nn.Module):
         return weights
 
     def _embed(self, vocabulary: Vocabulary, templates: Sequence[str] | None) -> None:
-        if BACKGROUND in vocabulary.names:
+        if self.classes.background and BACKGROUND in vocabulary.names:
             raise ConfigurationError(f"{BACKGROUND!r} is added by the model itself; leave it out of the names.")
         names = self.classes.names_of(vocabulary)
+        phrases = self._phrases(names)
+        repeated = self.synonyms.repeated(vocabulary.names)
+        if repeated:
+            logger.warning(
+                "%d groups of classes have the same prompt; the first of a group always wins: %s",
+                len(repeated),
+                "; ".join(" = ".join(repr(name) for name in group) for group in repeated),
+            )
         if self.embeddings_file and templates is None:
-            embeddings = load_text_embeddings(self.embeddings_file, names)
+            embeddings = load_text_embeddings(self.embeddings_file, phrases)
             embeddings.require_fingerprint(self.text_tower.fingerprint())
             if not embeddings.fingerprint:
                 logger.warning(
@@ -261,7 +358,8 @@ class OpenVocabularyModel(nn.Module):
                 )
         else:
             embeddings = embed_names(
-                self.text_tower, names, self.templates if templates is None else templates, cache_dir=self.cache_dir
+                self.text_tower, phrases, self.templates if templates is None else templates, cache_dir=self.cache_dir
             )
-        self.classes.set(vocabulary, embeddings)
-        self._pending = None
+        vectors = self.synonyms.combine(names, phrases, embeddings.select(phrases))
+        self.classes.set(vocabulary, TextEmbeddings(names, vectors, embeddings.fingerprint, embeddings.templates))
+        self._pending, self._used_templates = None, templates

@@ -24,6 +24,7 @@ def detect(predictor, files: dict[Path, str], output: Path, *, pictures: bool = 
 
     Raises:
         DataError: No image can be read.
+        ConfigurationError: The model labels pixels instead.
     """
     from detectron2.evaluation.coco_evaluation import instances_to_coco_json
     from tqdm import tqdm
@@ -34,6 +35,7 @@ def detect(predictor, files: dict[Path, str], output: Path, *, pictures: bool = 
     with tqdm(total=len(files), desc="detect", unit="image", disable=None) as bar:
         for batch in _batches(files, predictor.batch_size, unreadable, bar):
             for (name, pixels), found in zip(batch, predictor([pixels for _, pixels in batch]), strict=True):
+                require_detections(found, predictor)
                 height, width = pixels.shape[:2]
                 images.append({"id": len(images) + 1, "file_name": name, "height": height, "width": width})
                 for one in instances_to_coco_json(found, len(images)):
@@ -51,6 +53,23 @@ def detect(predictor, files: dict[Path, str], output: Path, *, pictures: bool = 
         raise DataError("None of the images can be read:\n" + "\n".join(unreadable))
     _write(output, predictor.names, images, results, rows)
     return len(results), unreadable
+
+
+def require_detections(found, predictor) -> None:
+    """Refuse the results of a model that labels pixels and finds no boxes.
+
+    Raises:
+        ConfigurationError: `found` are no Instances.
+    """
+    from detectron2.structures import Instances
+
+    from ..structures import ConfigurationError
+
+    if not isinstance(found, Instances):
+        raise ConfigurationError(
+            f"{type(predictor.model).__name__} labels pixels, and this command needs a model that detects boxes. Use "
+            "`denserc segment` for dense features, or denserc.Predictor in Python for this model."
+        )
 
 
 def image_files(given: Sequence[str]) -> dict[Path, str]:

@@ -9,13 +9,14 @@ from rich.text import Text
 
 from ..data.checks import (
     FORM_CHECKS,
+    CheckedLabels,
     CheckedSet,
     Finding,
     Severity,
-    check_annotations,
     check_embeddings,
     check_overlap,
-    check_pictures,
+    check_set,
+    registered_set_to_check,
 )
 from ..data.vocabulary.text_embeddings import load_text_embeddings
 from ..structures import BACKGROUND, DataError
@@ -45,29 +46,26 @@ def diagnose(
     sets, result = [], {}
     for name in names:
         try:
-            sets.append(CheckedSet.registered(name))
+            sets.append(registered_set_to_check(name))
         except DataError as error:
             advice = "datasets/README.md shows where files belong and what prepares them."
             result[name] = Diagnosis("", (Finding("unusable", Severity.ERROR, str(error), advice),))
     for checked in sets:
-        findings = check_annotations(checked)
+        findings = check_set(checked, sample)
         if not any(finding.check in FORM_CHECKS for finding in findings):
-            findings += check_pictures(checked, sample)
             for other in sets:
                 if checked is not other and other.training and not checked.training:
                     findings += check_overlap(other, checked)
         if embeddings:
             findings += _embedding_findings(checked, embeddings, fingerprint)
         order = list(Severity)
-        summary = (
-            f"{len(checked.images):,} images, {len(checked.annotations):,} annotations, "
-            f"{len(checked.vocabulary)} classes ({len(checked.vocabulary.novel)} novel)"
+        result[checked.name] = Diagnosis(
+            checked.summary, tuple(sorted(findings, key=lambda f: order.index(f.severity)))
         )
-        result[checked.name] = Diagnosis(summary, tuple(sorted(findings, key=lambda f: order.index(f.severity))))
     return {name: result[name] for name in names}
 
 
-def _embedding_findings(checked: CheckedSet, path: str, fingerprint: str) -> list[Finding]:
+def _embedding_findings(checked: CheckedSet | CheckedLabels, path: str, fingerprint: str) -> list[Finding]:
     names = [*checked.vocabulary.names, BACKGROUND] if path.endswith(".npy") else None
     try:
         loaded = load_text_embeddings(path, names)

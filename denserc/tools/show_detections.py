@@ -116,6 +116,7 @@ def show(
 
     from ..data.images.reading import read_rgb
     from ..visualization import Picture, Section, Settings, detected_objects, detection_page, save_picture, write_report
+    from .detect import require_detections
 
     for detector in detectors.values():
         detector.set_vocabulary(vocabulary.names, novel=vocabulary.novel)
@@ -128,8 +129,9 @@ def show(
         if known:
             truths.append(truth_of(shown, pixels, (h, w), vocabulary))
         for title, detector in detectors.items():
-            objects = detected_objects(detector(pixels, frame=(h, w)), vocabulary, overlap=overlap)
-            found[title].append(objects.best(most))
+            result = detector(pixels, frame=(h, w))
+            require_detections(result, detector)
+            found[title].append(detected_objects(result, vocabulary, overlap=overlap).best(most))
     if not masks:
         truths = [replace(one, masks=None) for one in truths]
         found = {title: [replace(one, masks=None) for one in objects] for title, objects in found.items()}

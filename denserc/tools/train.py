@@ -6,6 +6,7 @@ from ..detection import engine as detection
 from ..distillation import engine as distillation
 from ..evaluation import detection_evaluators, evaluate_dense_model
 from ..launch import setup
+from ..segmentation import engine as segmentation
 
 
 def distill(args: Namespace) -> dict[str, dict[str, float]]:
@@ -26,7 +27,7 @@ def distill(args: Namespace) -> dict[str, dict[str, float]]:
 
 
 def train(args: Namespace) -> dict[str, dict]:
-    """Train or evaluate a detector.
+    """Train or evaluate a detector or a segmenter, as MODEL.META_ARCHITECTURE says.
 
     Args:
         args: as `distill` takes them.
@@ -36,4 +37,5 @@ def train(args: Namespace) -> dict[str, dict]:
     """
     cfg = setup(args)
     evaluators = detection_evaluators(cfg)
-    return detection.run(cfg, evaluator_factory=evaluators, resume=args.resume, eval_only=args.eval_only)
+    run = segmentation.run if cfg.MODEL.META_ARCHITECTURE in segmentation.ARCHITECTURES else detection.run
+    return run(cfg, evaluator_factory=evaluators, resume=args.resume, eval_only=args.eval_only)

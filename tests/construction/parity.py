@@ -80,7 +80,7 @@ class Ours:
     def pooled_map(self, name: str, size: str) -> torch.Tensor:
         """CLIPSelf pools unit vectors, DeCLIP the raw map."""
         dense = self.dense(name, size)
-        return normalised_map(dense) if name == "clipself" else dense
+        return normalized_map(dense) if name == "clipself" else dense
 
     def boxes(self, name: str, size: str, kind: str = "boxes") -> torch.Tensor:
         count = 1 if size == "rect" else 2
@@ -96,7 +96,7 @@ def unit(x: torch.Tensor) -> torch.Tensor:
     return F.normalize(x, dim=-1)
 
 
-def normalised_map(dense: torch.Tensor) -> torch.Tensor:
+def normalized_map(dense: torch.Tensor) -> torch.Tensor:
     """(B, E, h, w) of unit vectors."""
     return F.normalize(dense, dim=1)
 
@@ -133,7 +133,7 @@ COMPARISONS = {
     "encode_text_norm": Comparison("clipself", 3e-6, lambda m: unit(m.text())),
     "logits_s": Comparison("clipself_more", 2e-5, Ours.logits),
     "rect_encode_image": Comparison("rect", 4e-5, lambda m: m.image("rect")),
-    "rect_encode_dense": Comparison("rect", 1e-5, lambda m: normalised_map(m.dense("clipself", "rect"))),
+    "rect_encode_dense": Comparison("rect", 1e-5, lambda m: normalized_map(m.dense("clipself", "rect"))),
     "rect_pseudo_boxes_v2": Comparison("rect_more", 3e-6, lambda m: m.boxes("clipself", "rect")),
     "rect_encode_masks": Comparison("rect_more", 4e-6, lambda m: unit(m.masks("clipself", "rect"))),
     "rois_and_image_rois_l": Comparison("clipself_more", 3e-6, lambda m: unit(m.boxes("clipself", "l"))),
@@ -142,7 +142,7 @@ COMPARISONS = {
 _CLIPSELF = {  # file, tolerance at s and at l
     "encode_image": ("clipself", 4e-5, 3e-5, lambda m, z: m.image(z)),
     "encode_image_norm": ("clipself_more", 4e-6, 3e-6, lambda m, z: unit(m.image(z))),
-    "encode_dense": ("clipself", 8e-6, 1e-5, lambda m, z: normalised_map(m.dense("clipself", z))),
+    "encode_dense": ("clipself", 8e-6, 1e-5, lambda m, z: normalized_map(m.dense("clipself", z))),
     "tokens_normed": ("clipself_more", 6e-5, 6e-5, lambda m, z: m.tokens_normed(z)),
     "pseudo_boxes_v2": ("clipself", 5e-6, 3e-6, lambda m, z: m.boxes("clipself", z)),
     "pseudo_boxes_v2_norm": ("clipself", 5e-6, 3e-6, lambda m, z: unit(m.boxes("clipself", z))),
@@ -152,7 +152,7 @@ _CLIPSELF = {  # file, tolerance at s and at l
 }
 _DECLIP = {
     "dense_qq": ("declip", 1e-4, 2e-4, lambda m, z: m.dense("declip", z)),
-    "dense_qq_norm": ("declip_more", 2e-5, 3e-5, lambda m, z: normalised_map(m.dense("declip", z))),
+    "dense_qq_norm": ("declip_more", 2e-5, 3e-5, lambda m, z: normalized_map(m.dense("declip", z))),
     "pseudo_boxes_qq": ("declip_more", 4e-5, 4e-5, lambda m, z: m.boxes("declip", z)),
     "pseudo_boxes_qq_norm": ("declip_more", 6e-6, 7e-6, lambda m, z: unit(m.boxes("declip", z))),
     "encode_masks_qq": ("declip_more", 5e-6, 6e-6, lambda m, z: unit(m.masks("declip", z))),

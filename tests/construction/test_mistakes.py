@@ -112,7 +112,7 @@ MISTAKES = {
     "RoIAlign not aligned": Mistake(_roi(aligned=False), ("pseudo_boxes_v2_norm_s", "pseudo_boxes_qq_s")),
     "RoIAlign with two samples": Mistake(_roi(sampling_ratio=2), ("pseudo_boxes_v2_norm_s", "pseudo_boxes_qq_s")),
     "no L2 norm before pooling": Mistake(
-        lambda patch, model: patch.setattr(parity, "normalised_map", lambda x: x),
+        lambda patch, model: patch.setattr(parity, "normalized_map", lambda x: x),
         ("pseudo_boxes_v2_norm_s", "encode_masks_s"),
     ),
     "DeCLIP's q-q attention scaled by 1/sqrt(d)": Mistake(_scaled_qq, DECLIP),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from denserc.encoders import merge_heads
-from tests.construction.parity import FLOAT32, FLOAT64, Ours, difference, normalised_map
+from tests.construction.parity import FLOAT32, FLOAT64, Ours, difference, normalized_map
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_a_table_of_the_wrong_grid_is_not_repeated(ours):
     """On (128, 32) the original takes the square training grid's rotary table, as the counts agree; ours differs."""
     model = ours[torch.float32]
     wrong = model.recorded("rect_more", "quirk_dense")
-    assert (normalised_map(model.dense("clipself", "quirk")) - wrong).abs().max() > 1e-2
+    assert (normalized_map(model.dense("clipself", "quirk")) - wrong).abs().max() > 1e-2
 
 
 @torch.no_grad()

@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
 
 from denserc.commands.eval import main
+from denserc.data.images.labels import write_labels
 from denserc.data.proposals import result_lines, write_results
 from denserc.evaluation import build_evaluator
 from denserc.structures import ConfigurationError, DataError
@@ -63,3 +66,21 @@ def test_mistakes_are_said(described, tmp_path):
         evaluate("nowhere", predictions="x.json")
     with pytest.raises(DataError, match="do not exist"):
         main(["--data-set", "shapes_val", "--register", str(described[0]), "--predictions", str(tmp_path / "x.json")])
+
+
+def test_label_maps_of_a_semantic_set_are_scored_again(tmp_path, forget_registered, capsys):
+    for name, values in (("a", [[0, 1], [1, 255]]), ("b", [[0, 0], [1, 1]])):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / f"images/{name}.png")
+        write_labels(tmp_path / f"labels/{name}.png", np.array(values, np.uint8))
+        write_labels(tmp_path / f"predictions/{name}.png", np.array([[0, 1], [2, 0]], np.uint8))
+    description = tmp_path / "d.yaml"
+    description.write_text("name: s\nclasses: [sky, tree, sea]\nval: {images: images, labels: labels}\n")
+    given = ["--data-set", str(description), "--predictions", str(tmp_path / "predictions"), "--json"]
+    main([*given, "--output-dir", str(tmp_path / "out")])
+    results = json.loads(capsys.readouterr().out)
+    assert results["sem_seg"]["pACC"] == pytest.approx(300 / 7)
+    assert results["sem_seg"]["mIoU"] == pytest.approx(1.5 * results["sem_seg_or_predicted"]["mIoU"])  # "sea"
+    assert (tmp_path / "out/sem_seg_classes.csv").is_file()
+    with pytest.raises(ConfigurationError, match="no proposals"):
+        evaluate(str(description), proposals="p.json")

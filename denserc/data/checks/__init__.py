@@ -1,12 +1,13 @@
 """Checks of a data set: small functions over one type, each of which reports findings and what to do.
 
-`check_annotations` and `check_pictures` run them; `denserc doctor` prints them.
+`check_set` runs them on a `registered_set_to_check`; `denserc doctor` prints them.
 """
 
 from .boxes import check_boxes, check_masks
 from .categories import check_categories, check_embeddings, check_vocabulary
 from .entries import FORM_CHECKS, check_crowds, check_duplicates, check_entries, check_links
 from .finding import CheckedSet, Finding, Severity
+from .labels import CheckedLabels, check_labels
 from .pictures import check_files, check_overlap, check_pictures
 
 _ANNOTATION_CHECKS = (
@@ -29,8 +30,28 @@ def check_annotations(checked: CheckedSet) -> list[Finding]:
     return findings + [finding for check in _ANNOTATION_CHECKS for finding in check(checked)]
 
 
+def registered_set_to_check(name: str) -> CheckedSet | CheckedLabels:
+    """A registered set of annotations or of label files; DataError where it is neither."""
+    return CheckedLabels.registered(name) if CheckedLabels.is_kind_of(name) else CheckedSet.registered(name)
+
+
+def check_set(checked: CheckedSet | CheckedLabels, sample: int = 0) -> list[Finding]:
+    """All checks of one set that need no other.
+
+    Args:
+        sample: how many images to read, spread evenly over the set; 0 for all.
+    """
+    if isinstance(checked, CheckedLabels):
+        return check_labels(checked, sample)
+    findings = check_annotations(checked)
+    if any(finding.check in FORM_CHECKS for finding in findings):
+        return findings
+    return findings + check_pictures(checked, sample)
+
+
 __all__ = [
     "FORM_CHECKS",
+    "CheckedLabels",
     "CheckedSet",
     "Finding",
     "Severity",
@@ -42,9 +63,12 @@ __all__ = [
     "check_embeddings",
     "check_entries",
     "check_files",
+    "check_labels",
     "check_links",
     "check_masks",
     "check_overlap",
     "check_pictures",
+    "check_set",
     "check_vocabulary",
+    "registered_set_to_check",
 ]

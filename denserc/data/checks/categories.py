@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 from ...structures import BACKGROUND, TextEmbeddings
@@ -9,6 +10,11 @@ from ..vocabulary.names import find_names, without_blanks
 from .finding import CheckedSet, Finding, Severity, found
 
 _NO_WORD = re.compile(r"(class|label|category|cls|object|id)?[\s_-]*\d+", re.IGNORECASE)
+
+
+def names_without_words(names: Iterable[str]) -> list[str]:
+    """Names such as "class 7", quoted."""
+    return [repr(name) for name in names if _NO_WORD.fullmatch(name)]
 
 
 def check_categories(checked: CheckedSet) -> list[Finding]:
@@ -54,7 +60,7 @@ def check_vocabulary(checked: CheckedSet) -> list[Finding]:
         *found("class-background", Severity.ERROR, f"a class named {BACKGROUND!r}, which the detector adds by itself",
                "Take it out of the classes.", [name for name in vocabulary.names if name == BACKGROUND]),
         *found("class-no-word", Severity.WARNING, "class names that say nothing to a text encoder",
-               "Name what is to be seen, in words.", [repr(n) for n in vocabulary.names if _NO_WORD.fullmatch(n)]),
+               "Name what is to be seen, in words.", names_without_words(vocabulary.names)),
         *found("class-empty", Severity.WARNING,
                "classes without an instance" + ("" if checked.training else ": their AP is not a number"),
                "Annotate some, or leave the class out; means are over the classes that have instances.",
@@ -77,7 +83,7 @@ def check_embeddings(checked: CheckedSet, embeddings: TextEmbeddings, fingerprin
         embeddings: read from a file.
         fingerprint: of the text tower they are to be used with; "" if that is not known.
     """
-    names = [*checked.vocabulary.names, BACKGROUND]
+    names = [*checked.vocabulary.names, *([BACKGROUND] if checked.asks_background else [])]
     meant = find_names(names, embeddings.names)
     other = embeddings.fingerprint and fingerprint and embeddings.fingerprint != fingerprint
     unknown = not embeddings.fingerprint

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from detectron2.data import MetadataCatalog
 
@@ -76,6 +77,8 @@ class CheckedSet:
     vocabulary: Vocabulary
     training: bool = False
 
+    asks_background: ClassVar[bool] = True  # "background" needs a text embedding too
+
     @staticmethod
     def registered(name: str) -> "CheckedSet":
         """A registered set.
@@ -88,6 +91,14 @@ class CheckedSet:
             raise DataError(f"{name} has no annotation file of COCO's or LVIS's format to check.")
         content = read_annotation_file(metadata.json_file)
         return CheckedSet(name, content, Path(metadata.image_root), vocabulary, metadata.get("training", False))
+
+    @property
+    def summary(self) -> str:
+        """The set's size in words."""
+        return (
+            f"{len(self.images):,} images, {len(self.annotations):,} annotations, {len(self.vocabulary)} classes "
+            f"({len(self.vocabulary.novel)} novel)"
+        )
 
     @property
     def images(self) -> list[dict]:

@@ -10,9 +10,11 @@ from pathlib import Path
 from ...structures import DataError, Vocabulary
 from ...structures.files import read_annotation_file
 from ..vocabulary.published import vocabulary
+from .catalog import register
 from .image_lists import ade20k_list, coco_folder_list, voc_list
 from .panoptic import register_panoptic_regions
-from .registration import register, register_open_vocab_dataset
+from .registration import register_open_vocab_dataset
+from .semantic import register_semantic_sets
 from .splits import CLASSES, OV_COCO_TRAIN, OV_COCO_VAL, class_lists, read_classes
 from .transfer import OBJECTS365_VAL, VOC_TEST
 
@@ -38,6 +40,7 @@ def register_all(root: str | Path) -> None:
     _register_images("coco_2017_train_images", lambda: coco_folder_list(coco / "train2017"))
     _register_images("voc_2012_segmentation_train_images", lambda: voc_list(root / "VOCdevkit" / "VOC2012"))
     _register_images("ade20k_training_images", lambda: ade20k_list(root / "ADEChallengeData2016"))
+    register_semantic_sets(root)
     register_miniature(root / "miniature")
 
 

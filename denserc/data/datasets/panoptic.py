@@ -1,4 +1,4 @@
-"""COCO panoptic annotations (JSON and PNG) as labelled regions, the masks read image by image.
+"""COCO panoptic annotations (JSON and PNG) as labeled regions, the masks read image by image.
 
 The PNG gives each pixel a segment id, R + 256 G + 65536 B. Masks follow the stored pixels: EXIF does not rotate them.
 """
@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...structures import DataError
 from ...structures.files import read_annotation_file
-from .registration import register
+from .catalog import register
 
 
 class PanopticRegions(Sequence):
@@ -64,6 +64,11 @@ class PanopticRegions(Sequence):
             "segments": [self._segment(segment, ids) for segment in annotation["segments_info"]],
         }
 
+    @property
+    def file_names(self) -> list[str]:
+        """The pictures' paths, in order; no PNG is read."""
+        return [str(self._image_root / _image_name(image, annotation)) for image, annotation in self._pairs]
+
     def _segment(self, segment: dict, ids: np.ndarray) -> dict:
         if segment["category_id"] not in self._label_of:
             raise DataError(f"{self.json_file} has no category {segment['category_id']} of segment {segment['id']}.")
@@ -79,7 +84,7 @@ class PanopticRegions(Sequence):
 
 
 def read_segment_ids(path: str | Path) -> np.ndarray:
-    """A panoptic PNG -> (H, W) int64 segment ids, 0 where nothing is labelled; DataError when it cannot be read."""
+    """A panoptic PNG -> (H, W) int64 segment ids, 0 where nothing is labeled; DataError when it cannot be read."""
     try:
         with Image.open(path) as image:
             rgb = np.asarray(image.convert("RGB")).astype(np.int64)

@@ -4,18 +4,22 @@ Registering reads no annotation file: records come when they are asked for (`Dat
 with them the metadata that only the file can give, `thing_dataset_id_to_contiguous_id`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...structures import ConfigurationError, DataError, Vocabulary
+from ...structures import BACKGROUND, ConfigurationError, DataError, Vocabulary
 from ..vocabulary.published import read_class_list
 from .annotations import load_annotations
+from .catalog import register
+from .semantic import register_semantic_dataset
 
 _DESCRIPTION_KEYS = {"name", "base", "novel", "train", "val", "evaluator"}
 _SPLIT_KEYS = {"annotations", "images"}
+_SEMANTIC_KEYS = {"name", "classes", "novel", "ignore", "train", "val"}
+_SEMANTIC_SPLIT_KEYS = {"labels", "images"}
 
 
 def register_open_vocab_dataset(
@@ -67,16 +71,6 @@ def register_open_vocab_dataset(
     )
 
 
-def register(name: str, load: Callable[[], Sequence[dict]], **metadata) -> None:
-    """Put a loader and its metadata into Detectron2's catalogs, in place of a set of the same name."""
-    if name in DatasetCatalog:
-        DatasetCatalog.remove(name)
-    if name in MetadataCatalog.list():
-        MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, load)
-    MetadataCatalog.get(name).set(**metadata)
-
-
 def dataset_vocabulary(name: str) -> Vocabulary:
     """The vocabulary of a registered open-vocabulary set.
 
@@ -86,10 +80,12 @@ def dataset_vocabulary(name: str) -> Vocabulary:
     if name not in DatasetCatalog:
         raise DataError(f"No data set {name!r} is registered; registered are {sorted(DatasetCatalog.list())}.")
     metadata = MetadataCatalog.get(name)
-    if metadata.get("thing_classes") is None:
+    semantic = str(metadata.get("evaluator_type")).endswith("sem_seg")  # Detectron2's own sets have both kinds of names
+    names = metadata.get("text_classes") or metadata.get("stuff_classes" if semantic else "thing_classes")
+    if names is None:
         DatasetCatalog.get(name)  # a set that is absent says here what to do
         raise DataError(f"The data set {name!r} is registered without classes.")
-    return Vocabulary(metadata.thing_classes, novel=metadata.get("novel_classes", ()))
+    return Vocabulary(names, novel=[one for one in metadata.get("novel_classes", ()) if one != BACKGROUND])
 
 
 def register_from_yaml(path: str | Path) -> tuple[str, ...]:
@@ -104,6 +100,16 @@ def register_from_yaml(path: str | Path) -> tuple[str, ...]:
         val: {annotations: val.json, images: images/val}
         evaluator: ov_coco           # the default
 
+    For semantic segmentation, "classes" takes the place of "base", and label files that of annotations.
+    "background" may be one of the classes::
+
+        name: street                 # registers street_train and street_val
+        classes: [road, sky, tree]   # value k of the label files is the k-th, from 0; or a file, as above
+        novel: [tree]                # those that count as unseen in evaluation
+        ignore: 255                  # the default
+        train: {images: images/train, labels: labels/train}
+        val: {images: images/val, labels: labels/val}
+
     Raises:
         ConfigurationError: a key that is unknown or missing.
         DataError: the description or a class list cannot be read.
@@ -113,6 +119,8 @@ def register_from_yaml(path: str | Path) -> tuple[str, ...]:
         description = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise DataError(f"The data set description {path} cannot be read: {error}.") from error
+    if isinstance(description, dict) and "classes" in description:
+        return _register_semantic(path, description)
     _check_keys(path, description, known=_DESCRIPTION_KEYS, needed={"name", "base"})
     splits = [split for split in ("train", "val") if split in description]
     if not splits:
@@ -133,6 +141,31 @@ def register_from_yaml(path: str | Path) -> tuple[str, ...]:
             training=split == "train",
         )
     return tuple(names)
+
+
+def _register_semantic(path: Path, description: dict) -> tuple[str, ...]:
+    """Register the sets of a description with "classes"."""
+    _check_keys(path, description, known=_SEMANTIC_KEYS, needed={"name", "classes"})
+    splits = [split for split in ("train", "val") if split in description]
+    if not splits:
+        raise ConfigurationError(f"{path} describes neither 'train' nor 'val'.")
+    ignore = description.get("ignore", 255)
+    if not isinstance(ignore, int) or isinstance(ignore, bool) or ignore < 0:
+        raise ConfigurationError(f"{path}: 'ignore' must be a value of the label files, 0 or more; got {ignore!r}.")
+    classes, novel = (_names(path, key, description.get(key, [])) for key in ("classes", "novel"))
+    for split in splits:
+        folders = description[split]
+        _check_keys(path, folders, known=_SEMANTIC_SPLIT_KEYS, needed=_SEMANTIC_SPLIT_KEYS)
+        register_semantic_dataset(
+            f"{description['name']}_{split}",
+            path.parent / folders["images"],
+            path.parent / folders["labels"],
+            classes=classes,
+            novel=novel,
+            ignore_label=ignore,
+            training=split == "train",
+        )
+    return tuple(f"{description['name']}_{split}" for split in splits)
 
 
 def _names(path: Path, key: str, value: object) -> tuple[str, ...]:

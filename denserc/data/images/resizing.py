@@ -82,7 +82,7 @@ def corner_square(
     return _on_black(resize_longest(image, side, resampling), side, share=0)
 
 
-def centred_square(
+def centered_square(
     image: Image.Image | np.ndarray, side: int, resampling: BicubicKernel = BicubicKernel.PILLOW
 ) -> np.ndarray:
     """Longest side at `side`, black around: (side, side, 3) uint8. CLIPSelf's crops; an odd rest goes after."""

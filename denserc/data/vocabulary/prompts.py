@@ -1,7 +1,7 @@
 """From class names to sentences: ViLD's prompt templates and the plain one.
 
 A template has {} for the name and may have {article}. As in ViLD: underscores become blanks, "/" becomes " or ",
-the article is "an" before a vowel, and "This is " is put before templates that begin with a, an or the.
+the article is "an" before a vowel, and "This is " is put before templates that begin with a, an or the in lower case.
 """
 
 import re
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from ...structures import ConfigurationError, DataError
 
 PLAIN_TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)
+CATSEG_TEMPLATES: tuple[str, ...] = ("A photo of a {} in the scene",)
 
 VILD_TEMPLATES: tuple[str, ...] = (
     "There is {article} {} in the scene.",
@@ -77,15 +78,34 @@ VILD_TEMPLATES: tuple[str, ...] = (
     "a painting of a {}.",
 )
 
-TEMPLATE_SETS: dict[str, tuple[str, ...]] = {"vild": VILD_TEMPLATES, "plain": PLAIN_TEMPLATES}
+TEMPLATE_SETS: dict[str, tuple[str, ...]] = {
+    "vild": VILD_TEMPLATES,
+    "plain": PLAIN_TEMPLATES,
+    "catseg": CATSEG_TEMPLATES,
+}
 
-_STARTS_WITH_ARTICLE = re.compile(r"(a|an|the)\b", re.IGNORECASE)
+OPENAI = "openai"  # 80 templates, made when they are asked for
+
+_STARTS_WITH_ARTICLE = re.compile(r"(a|an|the)\b")
+
+
+class VerbatimTemplate(str):
+    """A template that is used as it is: "This is " never precedes it."""
+
+
+def openai_templates() -> tuple[VerbatimTemplate, ...]:
+    """OpenAI's 80 templates for ImageNet, as open_clip has them."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return tuple(VerbatimTemplate(template("{}")) for template in OPENAI_IMAGENET_TEMPLATES)
 
 
 def template_set(name: str) -> tuple[str, ...]:
     """A set of templates by name; ConfigurationError lists the known ones."""
+    if name == OPENAI:
+        return openai_templates()
     if name not in TEMPLATE_SETS:
-        raise ConfigurationError(f"Unknown prompt templates {name!r}; known: {sorted(TEMPLATE_SETS)}.")
+        raise ConfigurationError(f"Unknown prompt templates {name!r}; known: {sorted([*TEMPLATE_SETS, OPENAI])}.")
     return TEMPLATE_SETS[name]
 
 
@@ -109,7 +129,7 @@ def build_prompts(name: str, templates: Sequence[str]) -> list[str]:
     noun = clean_name(name)
     if not noun:
         raise DataError(f"A class name must hold letters; got {name!r}.")
-    return [_introduce(template.format(noun, article=article(noun))) for template in templates]
+    return [_sentence(template, noun) for template in templates]
 
 
 def check_templates(templates: Iterable[str]) -> None:
@@ -118,6 +138,11 @@ def check_templates(templates: Iterable[str]) -> None:
     wrong = [t for t in templates if t.count("{}") != 1 or "{" in t.replace("{}", "").replace("{article}", "")]
     if wrong or not templates:
         raise DataError(f"A prompt template needs one {{}} for the name and may use {{article}}; got {wrong}.")
+
+
+def _sentence(template: str, noun: str) -> str:
+    sentence = template.format(noun, article=article(noun))
+    return sentence if isinstance(template, VerbatimTemplate) else _introduce(sentence)
 
 
 def _introduce(sentence: str) -> str:

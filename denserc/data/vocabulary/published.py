@@ -48,6 +48,31 @@ def _coco_panoptic() -> Vocabulary:
     return Vocabulary(_asset("coco_panoptic")["things"] + _asset("coco_panoptic")["stuff"])
 
 
+def ade20k_full_ids() -> tuple[int, ...]:
+    """The id in ADE20K's full label files of each of the 847 classes, in the order of "ade20k_847"."""
+    return tuple(_asset("ade20k_847")["ids"])
+
+
+def pascal_context_ids() -> tuple[int, ...]:
+    """The ids, counted from 1 among the 459, of the 59 classes of PASCAL-Context, ascending."""
+    return tuple(_asset("pascal_context")["ids_of_59"])
+
+
+def cityscapes_ids() -> tuple[int, ...]:
+    """The value in Cityscapes' labelIds files of each of the 19 classes, in the order of "cityscapes"."""
+    return tuple(_asset("cityscapes")["label_ids"])
+
+
+def _pascal_context_59() -> Vocabulary:
+    asset = _asset("pascal_context")
+    names = [asset["names"][i - 1] for i in asset["ids_of_59"]]
+    return Vocabulary([asset["renamed_in_59"].get(name, name) for name in names])
+
+
+def _joined_voc() -> list[str]:
+    return [name.replace(" ", "") for name in _asset("voc")["names"]]
+
+
 VOCABULARIES: dict[str, Callable[[], Vocabulary]] = {
     "ov_coco": _ov_coco,  # 65 = 48 base + 17 novel
     "ov_lvis": _ov_lvis,  # 1,203 = 866 base (frequent and common) + 337 novel (rare)
@@ -56,6 +81,15 @@ VOCABULARIES: dict[str, Callable[[], Vocabulary]] = {
     "objects365_v1": lambda: Vocabulary(_asset("objects365_v1")["names"]),  # 365
     "objects365_v2": lambda: Vocabulary(_asset("objects365_v2")["names"]),  # 365 others
     "voc": lambda: Vocabulary(_asset("voc")["names"]),  # 20
+    # Segmentation, in the order of the label files' values; spelled as CAT-Seg prompts them.
+    "coco_stuff": lambda: Vocabulary(_asset("coco")["all"] + _asset("coco_stuff")["stuff"]),  # 171 = 80 + 91
+    "ade20k_150": lambda: Vocabulary(_asset("ade20k_150")["names"]),
+    "ade20k_847": lambda: Vocabulary(_asset("ade20k_847")["names"]),  # synonyms after ", "
+    "pascal_context_59": _pascal_context_59,
+    "pascal_context_459": lambda: Vocabulary(_asset("pascal_context")["names"]),
+    "voc_joined": lambda: Vocabulary(_joined_voc()),  # 20: "pottedplant"
+    "voc_background": lambda: Vocabulary(_joined_voc() + _asset("voc_background")["names"]),  # 20, and 39 backgrounds
+    "cityscapes": lambda: Vocabulary(_asset("cityscapes")["names"]),  # 19
 }
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ...structures import DataError, TextEmbeddings, atomic_path
 from .names import find_names
-from .prompts import build_prompts, check_templates
+from .prompts import VerbatimTemplate, build_prompts, check_templates
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class TextEncoder(Protocol):
     """The part of a text tower that embedding uses."""
 
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
-        """Sentences -> (len(prompts), E), not normalised."""
+        """Sentences -> (len(prompts), E), not normalized."""
 
     def fingerprint(self) -> str:
         """A digest of the tower: equal if and only if its embeddings are."""
@@ -45,7 +45,7 @@ def embed_names(
     cache_dir: str | Path | None = None,
     batch_size: int = 256,
 ) -> TextEmbeddings:
-    """One unit vector per name: the mean over the templates of the unit embeddings, normalised again.
+    """One unit vector per name: the mean over the templates of the unit embeddings, normalized again.
 
     Args:
         names: C unique names, as in the vocabulary (`build_prompts` rewrites "_" and "/").
@@ -74,7 +74,8 @@ def embed_names(
 
 def cache_key(fingerprint: str, names: Sequence[str], templates: Sequence[str]) -> str:
     """sha256 (hex) of all that the embeddings depend on."""
-    parts = json.dumps([_FORMAT, fingerprint, list(names), list(templates)], ensure_ascii=False)
+    verbatim = ["verbatim"] if any(isinstance(template, VerbatimTemplate) for template in templates) else []
+    parts = json.dumps([_FORMAT, fingerprint, list(names), list(templates), *verbatim], ensure_ascii=False)
     return hashlib.sha256(parts.encode("utf-8")).hexdigest()
 
 
@@ -88,8 +89,13 @@ def _embed(text_tower: TextEncoder, names: Sequence[str], templates: Sequence[st
             for start in tqdm(chunks, desc="text embeddings", disable=len(prompts) < _LONG_JOB)
         ]
     )  # (C * T, E)
-    per_template = normalize(vectors, dim=-1).view(len(names), len(templates), -1)  # (C, T, E)
-    return normalize(per_template.mean(dim=1), dim=-1)  # (C, E)
+    return average_templates(vectors, len(templates))
+
+
+def average_templates(vectors: torch.Tensor, templates: int) -> torch.Tensor:
+    """(C * T, E), the T sentences of a name side by side -> (C, E): the mean of unit vectors, as a unit vector."""
+    per_template = normalize(vectors, dim=-1).unflatten(0, (-1, templates))  # (C, T, E)
+    return normalize(per_template.mean(dim=1), dim=-1)
 
 
 def save_text_embeddings(path: str | Path, embeddings: TextEmbeddings) -> None:
@@ -105,7 +111,7 @@ def save_text_embeddings(path: str | Path, embeddings: TextEmbeddings) -> None:
 
 
 def load_text_embeddings(path: str | Path, names: Sequence[str] | None = None) -> TextEmbeddings:
-    """Read text embeddings; rows are normalised.
+    """Read text embeddings; rows are normalized.
 
     Formats: .safetensors of `save_text_embeddings`; the originals' .pt, {name: (E,) vector}; the originals' .npy,
     (C, E) rows without names, for which `names` gives the rows' order.
@@ -145,7 +151,7 @@ def _read_safetensors(path: Path) -> TextEmbeddings:
     except (SafetensorError, OSError) as error:
         raise DataError(f"The text embeddings {path} cannot be read: {error}.") from error
     names, templates = json.loads(metadata["names"]), json.loads(metadata["templates"])
-    # Rows were normalised when they were made; doing it again would change their last bits.
+    # Rows were normalized when they were made; doing it again would change their last bits.
     return TextEmbeddings(tuple(names), vectors, metadata["fingerprint"], tuple(templates))
 
 

@@ -42,7 +42,7 @@ class FusionExponents:
 
 
 def fuse_scores(detector: torch.Tensor, encoder: torch.Tensor, exponents: torch.Tensor) -> torch.Tensor:
-    """detector^(1 - e) x encoder^e per class, not normalised again.
+    """detector^(1 - e) x encoder^e per class, not normalized again.
 
     Args:
         detector, encoder: (R, C + 1) probabilities.
@@ -92,7 +92,7 @@ def masked_cross_entropy(
 
     Args:
         logits: (R, C + 1).
-        labels: (R,) int64, C for the background. Samples labelled novel have weight 0.
+        labels: (R,) int64, C for the background. Samples labeled novel have weight 0.
         novel: (C,) bool.
         background_weight: weight of background samples; base samples have weight 1.
     """

@@ -62,7 +62,7 @@ class MaskHead(nn.Module):
     Args:
         in_channels: C of the pyramid.
         num_convs, channels: the convolutions.
-        norm: builder of their normalisation, or None.
+        norm: builder of their normalization, or None.
     """
 
     @configurable
@@ -133,7 +133,7 @@ class BoxHead(nn.Module):
         num_convs, conv_channels: the shared convolutions.
         num_fcs, fc_width: the shared fully connected layers; F.
         embed_dim: E.
-        norm: builder of the convolutions' normalisation, or None.
+        norm: builder of the convolutions' normalization, or None.
     """
 
     @configurable
@@ -192,7 +192,7 @@ class BoxHead(nn.Module):
             # time on a CPU (docs/SPEED.md); GPU: not measured. Not in training: on a CPU PyTorch's batch statistics in
             # this order are 50 times less exact.
             pooled = pooled.contiguous(memory_format=torch.channels_last)
-        # Normalisation over no element at all would turn its running statistics to NaN.
+        # Normalization over no element at all would turn its running statistics to NaN.
         hidden = self.convs(pooled) if len(pooled) else pooled.new_zeros(0, self._flat_width())
         hidden = hidden.flatten(1)
         for fc in self.fcs:

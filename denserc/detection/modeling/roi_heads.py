@@ -230,7 +230,7 @@ class FViTROIHeads(nn.Module):
         """Logits of both sides, before softmax and fusion.
 
         Args:
-            dense: (B, E, h, w), L2-normalised.
+            dense: (B, E, h, w), L2-normalized.
             boxes: (R_b, 4) of each image.
             vectors: (C + 1, E) unit vectors, background last; None: the vocabulary's.
 

@@ -85,7 +85,7 @@ class RPNHead(nn.Module):
         in_channels: of the pyramid; also of the hidden convolutions.
         num_anchors: A.
         num_convs: 3 x 3 convolutions with ReLU.
-        norm: builder of a normalisation after each convolution (one for all levels), or None.
+        norm: builder of a normalization after each convolution (one for all levels), or None.
     """
 
     @configurable

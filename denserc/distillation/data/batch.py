@@ -103,7 +103,7 @@ class DistillationBatch:
         return self._map(torch.Tensor.pin_memory)
 
     def content_mask(self, grid: tuple[int, int]) -> torch.Tensor:
-        """(B, h, w) bool: the tokens whose centre lies in the image and not in the padding."""
+        """(B, h, w) bool: the tokens whose center lies in the image and not in the padding."""
         h, w = grid
         y = (torch.arange(h, device=self.extents.device) + 0.5) / h
         x = (torch.arange(w, device=self.extents.device) + 0.5) / w

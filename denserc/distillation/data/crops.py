@@ -1,7 +1,7 @@
 """Views of one image in distillation: the student's square and the teacher's crops.
 
 Images come as pixels (h, w, 3) uint8 RGB. Views are uint8 tensors of shape (3, h, w) whose memory is still the
-image's, row by row, channels last: to reorder it costs more than to resize; the towers' normalisation happens on the
+image's, row by row, channels last: to reorder it costs more than to resize; the towers' normalization happens on the
 device. Boxes are (x1, y1, x2, y2).
 """
 
@@ -10,7 +10,7 @@ from enum import Enum
 import numpy as np
 import torch
 
-from ...data.images.resizing import BicubicKernel, centred_square, corner_square, resize_all
+from ...data.images.resizing import BicubicKernel, centered_square, corner_square, resize_all
 from ...structures import ConfigurationError
 from ...structures.boxes import grow_boxes
 
@@ -25,7 +25,7 @@ class CropResize(Enum):
 def padded_square(pixels: np.ndarray, size: int, resampling: BicubicKernel = BicubicKernel.PILLOW) -> torch.Tensor:
     """Longest side -> size, zeros to the right and below: (3, size, size) uint8.
 
-    The zeros are black pixels, put there before the normalisation, as CLIPSelf does.
+    The zeros are black pixels, put there before the normalization, as CLIPSelf does.
     """
     return torch.from_numpy(corner_square(pixels, size, resampling)).permute(2, 0, 1)
 
@@ -49,7 +49,7 @@ class CropTransform:
     Args:
         size: side of the teacher's square input.
         resize: how a crop becomes square.
-        scale: factor by which a region grows about its centre before it is cut (1 = the region).
+        scale: factor by which a region grows about its center before it is cut (1 = the region).
         resampling: whose resizing.
     """
 
@@ -75,7 +75,7 @@ class CropTransform:
         if self.resize is CropResize.SQUARE:
             crops = resize_all(cut, (self.size, self.size), self.resampling)
         else:
-            crops = np.stack([centred_square(crop, self.size, self.resampling) for crop in cut])
+            crops = np.stack([centered_square(crop, self.size, self.resampling) for crop in cut])
         return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
     def windows(self, size: tuple[int, int], boxes: torch.Tensor) -> torch.Tensor:

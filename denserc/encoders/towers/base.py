@@ -93,7 +93,7 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, images: torch.Tensor) -> TokenStream:
-        """(B, 3, H, W) normalised images -> the stream that enters block 0.
+        """(B, 3, H, W) normalized images -> the stream that enters block 0.
 
         Raises:
             DataError: H or W is not a multiple of the patch size.
@@ -142,11 +142,11 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def to_text_space(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) -> (B, T, E): the tower's final norm and projection, applied per token; not normalised."""
+        """(B, T, D) -> (B, T, E): the tower's final norm and projection, applied per token; not normalized."""
 
     @abstractmethod
     def pool(self, stream: TokenStream) -> torch.Tensor:
-        """The stream after the last block -> (B, E), the global embedding in the text space; not normalised.
+        """The stream after the last block -> (B, E), the global embedding in the text space; not normalized.
 
         A tower with prefix tokens looks at these alone, so that `encode_image` need not make the others.
         """
@@ -162,10 +162,10 @@ class ImageTower(nn.Module, ABC):
         return x.with_tokens(self.mlp(index, x.tokens)), normed, v
 
     def encode_image(self, images: torch.Tensor, final_mlp: bool = True) -> torch.Tensor:
-        """(B, 3, H, W) normalised images -> (B, E), the global embedding (CLS); not normalised.
+        """(B, 3, H, W) normalized images -> (B, E), the global embedding (CLS); not normalized.
 
         Args:
-            images: normalised.
+            images: normalized.
             final_mlp: False leaves the last block's MLP out, its attention and residual stay (Table 13).
         """
         stream = self.embed(images)
@@ -209,7 +209,11 @@ class TextTower(nn.Module, ABC):
 
     @abstractmethod
     def encode_text(self, prompts: list[str]) -> torch.Tensor:
-        """T sentences -> (T, E), not normalised."""
+        """T sentences -> (T, E), not normalized; never with a gradient."""
+
+    @abstractmethod
+    def forward(self, prompts: list[str]) -> torch.Tensor:
+        """`encode_text` with a gradient, for weights that learn."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -225,7 +229,7 @@ class FoundationModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) normalised with `pixels` -> (B, C, h, w) patch features, not normalised."""
+        """(B, 3, H, W) normalized with `pixels` -> (B, C, h, w) patch features, not normalized."""
 
 
 def require_multiple(model: FoundationModel, images: torch.Tensor) -> None:

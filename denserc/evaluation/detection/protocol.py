@@ -14,7 +14,7 @@ class Protocol:
 
     Args:
         task: the key of the results, e.g. "ov_coco".
-        title: said in tables, e.g. "OV-COCO, generalised".
+        title: said in tables, e.g. "OV-COCO, generalized".
         max_dets: the detections of an image that count: of each class, or with `federated` of all classes together.
             None: no limit.
         max_dets_of_class: the detections of a class over the whole set that count; None: no limit.

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...data.images.resizing import centred_square, corner_square
+from ...data.images.resizing import centered_square, corner_square
 from ...structures import DataError, PixelStatistics
 
 
 @dataclass(frozen=True)
 class Region:
-    """One labelled segment of an image.
+    """One labeled segment of an image.
 
     Args:
         label: index of its class, classes being sorted by category id.
@@ -110,11 +110,11 @@ def fit_square(image: Image.Image, side: int) -> tuple[np.ndarray, float]:
 
 def crop_square(image: Image.Image, box: Sequence[float], side: int) -> np.ndarray:
     """Crop a box and resize its longest side to `side`, centered on black: (side, side, 3) uint8."""
-    return centred_square(image.crop(tuple(box)), side)
+    return centered_square(image.crop(tuple(box)), side)
 
 
 def to_input(pictures: Sequence[np.ndarray], pixels: PixelStatistics, device: torch.device) -> torch.Tensor:
-    """B pictures (S, S, 3) uint8 -> (B, 3, S, S) float32, normalised."""
+    """B pictures (S, S, 3) uint8 -> (B, 3, S, S) float32, normalized."""
     stacked = torch.from_numpy(np.stack(pictures)).to(device)
     return pixels.normalize(stacked.permute(0, 3, 1, 2).float() / 255.0)
 

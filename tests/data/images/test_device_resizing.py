@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from denserc.data.images.device_resizing import Windows, resize_windows
-from denserc.data.images.resizing import centred_square, corner_square, fitted, resize
+from denserc.data.images.resizing import centered_square, corner_square, fitted, resize
 
 # (h, w), and the side: shrinking, growing, tiny and narrow images, many taps.
 CASES = [
@@ -56,7 +56,7 @@ def test_fitted_windows_are_pillows_on_black(size, side):
     image, boxes = noise(size), some_boxes(size)
     pixels = torch.from_numpy(image).flatten(0, 1)
     content = fitted((boxes[:, 2:] - boxes[:, :2]).flip(1), side)
-    for square, corner in ((corner_square, torch.zeros_like(content)), (centred_square, (side - content) // 2)):
+    for square, corner in ((corner_square, torch.zeros_like(content)), (centered_square, (side - content) // 2)):
         windows = windows_of(boxes, size[1], content=content, corner=corner)
         for (x1, y1, x2, y2), found in zip(boxes.tolist(), resize_windows(pixels, windows, side), strict=True):
             assert np.array_equal(found, square(image[y1:y2, x1:x2], side))

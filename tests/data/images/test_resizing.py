@@ -6,7 +6,7 @@ from PIL import Image
 
 from denserc.data.images.resizing import (
     BicubicKernel,
-    centred_square,
+    centered_square,
     corner_square,
     resize,
     resize_all,
@@ -28,7 +28,7 @@ def test_the_longest_side_fits_and_the_rest_is_black(picture, size, resized):
     image = picture(*size)
     content = np.asarray(image.resize(resized, BICUBIC))
     width, height = resized
-    corner, centered = corner_square(image, 64), centred_square(image, 64)
+    corner, centered = corner_square(image, 64), centered_square(image, 64)
     top, left = (64 - height) // 2, (64 - width) // 2  # floors, as open_clip's ResizeMaxSize in CLIPSelf
     for square, y, x in ((corner, 0, 0), (centered, top, left)):
         assert square.shape == (64, 64, 3) and square.dtype == np.uint8
@@ -39,7 +39,7 @@ def test_the_longest_side_fits_and_the_rest_is_black(picture, size, resized):
 @pytest.mark.parametrize("size", [(1, 500), (500, 1), (1, 1)])
 def test_no_image_is_too_narrow(picture, size):
     assert min(resize_longest(picture(*size), 64).shape[:2]) == (64 if size == (1, 1) else 1)
-    assert centred_square(picture(*size), 64).any() and corner_square(picture(*size), 64).any()
+    assert centered_square(picture(*size), 64).any() and corner_square(picture(*size), 64).any()
 
 
 def test_an_image_of_the_right_size_is_not_resampled(picture):
@@ -75,7 +75,7 @@ def test_columns_are_resized_before_rows_whatever_pillows_version(picture, size)
 def test_arrays_and_pictures_are_one(picture):
     image = picture(50, 31)
     for resampling in BicubicKernel:
-        for square in (corner_square, centred_square):
+        for square in (corner_square, centered_square):
             assert np.array_equal(square(image, 64, resampling), square(np.asarray(image), 64, resampling))
     part = np.asarray(image)[3:20, 7:40]  # a crop is no whole block of memory
     for resampling in BicubicKernel:

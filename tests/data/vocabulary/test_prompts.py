@@ -2,7 +2,14 @@
 
 import pytest
 
-from denserc.data.vocabulary.prompts import PLAIN_TEMPLATES, VILD_TEMPLATES, build_prompts, clean_name, template_set
+from denserc.data.vocabulary.prompts import (
+    PLAIN_TEMPLATES,
+    VILD_TEMPLATES,
+    VerbatimTemplate,
+    build_prompts,
+    clean_name,
+    template_set,
+)
 from denserc.structures import ConfigurationError, DataError
 
 
@@ -64,3 +71,11 @@ def test_sets_have_names():
     assert template_set("vild") is VILD_TEMPLATES
     with pytest.raises(ConfigurationError, match="plain"):
         template_set("imagenet")
+
+
+def test_openais_80_templates_are_used_as_they_are():
+    templates = template_set("openai")
+    assert len(set(templates)) == 80 and "a photo of a {}." in templates
+    prompts = build_prompts("Traffic light", templates)
+    assert "a photo of a traffic light." in prompts and not any(p.startswith("This is") for p in prompts)
+    assert build_prompts("cat", [VerbatimTemplate("the {}.")]) == ["the cat."]

@@ -13,20 +13,23 @@ from denserc.data.vocabulary.published import (
     vocabulary,
 )
 from denserc.structures import ConfigurationError, DataError
+from tests.paths import DATA
 
 
 @pytest.mark.parametrize(
     "name, classes, novel",
     [("ov_coco", 65, 17), ("coco", 80, 0), ("ov_lvis", 1203, 337), ("voc", 20, 0), ("objects365_v1", 365, 0),
      ("objects365_v2", 365, 0),
-     ("coco_panoptic", 133, 0)],
+     ("coco_panoptic", 133, 0), ("coco_stuff", 171, 0), ("ade20k_150", 150, 0), ("ade20k_847", 847, 0),
+     ("pascal_context_59", 59, 0), ("pascal_context_459", 459, 0), ("voc_joined", 20, 0), ("voc_background", 59, 0),
+     ("cityscapes", 19, 0)],
 )  # fmt: skip
 def test_sizes_are_the_published_ones(name, classes, novel):
     assert (len(vocabulary(name)), len(vocabulary(name).novel)) == (classes, novel)
 
 
 def test_every_vocabulary_is_counted_above():
-    assert len(VOCABULARIES) == 7
+    assert len(VOCABULARIES) == 15
 
 
 def test_open_vocabulary_coco_is_part_of_coco():
@@ -78,3 +81,21 @@ def test_strange_class_lists_are_refused(tmp_path, name, text):
         read_class_list(tmp_path / name)
     with pytest.raises(DataError, match="absent"):
         read_class_list(tmp_path / "absent.txt")
+
+
+@pytest.mark.parametrize(
+    "name, file",
+    [("coco_stuff", "coco"), ("ade20k_847", "ade847"), ("pascal_context_59", "pc59"), ("pascal_context_459", "pc459"),
+     ("voc_joined", "voc20"), ("voc_background", "voc20b"), ("ade20k_150", "ade150")],
+)  # fmt: skip
+def test_segmentation_lists_are_catsegs_but_for_blanks(name, file):
+    path = DATA / "data" / "class_lists" / f"seg_{file}.json"
+    if not path.is_file():
+        pytest.skip(f"{path} is not available")
+    assert list(vocabulary(name).names) == [entry.strip() for entry in json.loads(path.read_text())]
+
+
+def test_cityscapes_names_are_detectron2s():
+    from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
+
+    assert list(vocabulary("cityscapes").names) == _get_builtin_metadata("cityscapes")["stuff_classes"]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from denserc.data.vocabulary.prompts import VerbatimTemplate
 from denserc.data.vocabulary.published import vocabulary
 from denserc.data.vocabulary.text_embeddings import cache_key, embed_names, load_text_embeddings, save_text_embeddings
 from denserc.structures import DataError, FingerprintMismatchError, TextEmbeddings
@@ -162,3 +163,8 @@ def test_panoptic_rows_belong_to_the_panoptic_names():
     coco = load_text_embeddings(REAL / "coco_with_background_evaclip_vitb_16.pt", names=vocabulary("coco").names)
     nearest = (coco.vectors @ rows.vectors.T).argmax(dim=1)
     assert [names[i] for i in nearest] == list(coco.names)
+
+
+def test_a_template_used_as_it_is_has_a_cache_of_its_own():
+    template = "a photo of a {}."
+    assert cache_key("one", ["cat"], [template]) != cache_key("one", ["cat"], [VerbatimTemplate(template)])

@@ -1,0 +1,1 @@
+"""The parts of CAT-Seg, one role per file."""
