@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import hooks
 from detectron2.engine.defaults import default_writers
@@ -106,6 +107,8 @@ def build(cfg: CfgNode) -> OpenVocabularyModel:
     """
     cfg = with_device(cfg)
     registered(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE", OpenVocabularyModel)
+    if cfg.SEED >= 0:
+        torch.manual_seed(cfg.SEED)  # initial weights do not depend on what this process drew before
     model = build_model(cfg)
     model.metadata["config"] = cfg.dump()
     logger.info("%s", describe(model))
