@@ -15,7 +15,7 @@ from pathlib import Path
 
 from denserc.data.datasets.transfer import OBJECTS365_VAL, OBJECTS365_VAL_IMAGES, write_objects365
 from denserc.data.vocabulary.published import objects365_v2_misspelt, vocabulary
-from denserc.structures import DenseRCError
+from denserc.structures import exit_with
 
 OFFICIAL = {"v1": "objects365_val.json", "v2": "zhiyuan_objv2_val.json"}
 
@@ -43,7 +43,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except DenseRCError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main, sys.argv[1:])

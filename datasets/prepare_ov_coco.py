@@ -16,7 +16,7 @@ from pathlib import Path
 
 from denserc.data.datasets.splits import OFFICIAL_TRAIN_IMAGES, OFFICIAL_VAL_IMAGES, write_ov_coco_splits
 from denserc.data.vocabulary.published import read_class_list, vocabulary
-from denserc.structures import DenseRCError, Vocabulary
+from denserc.structures import Vocabulary, exit_with
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -65,7 +65,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except DenseRCError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main, sys.argv[1:])

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from denserc.data.datasets.splits import OFFICIAL_LVIS_TRAIN_IMAGES, OFFICIAL_LVIS_VAL_IMAGES, count, write_lvis_norare
-from denserc.structures import DenseRCError
+from denserc.structures import exit_with
 from denserc.structures.files import read_annotation_file
 
 
@@ -40,7 +40,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except DenseRCError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main, sys.argv[1:])

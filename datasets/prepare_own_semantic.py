@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from denserc.data.datasets.semantic_files import instance_jobs, panoptic_jobs, write_label_files
-from denserc.structures import DenseRCError
+from denserc.structures import exit_with
 from denserc.structures.files import write_text
 
 
@@ -70,7 +70,4 @@ def _ignore(options: argparse.Namespace, json_file: Path) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except DenseRCError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main, sys.argv[1:])

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from denserc.data.datasets.semantic_files import CLASSES, PUBLISHED_COUNTS, SKIPPED_IF_ONLY, plan, write_label_files
-from denserc.structures import DenseRCError
+from denserc.structures import exit_with
 
 
 def main(arguments: list[str]) -> int:
@@ -45,7 +45,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except DenseRCError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main, sys.argv[1:])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from denserc.data.datasets.transfer import VOC_IMAGES, write_voc
 from denserc.data.vocabulary.published import vocabulary
-from denserc.structures import ConfigurationError, DenseRCError
+from denserc.structures import ConfigurationError, exit_with
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +43,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except DenseRCError as error:
-        sys.exit(f"error: {error}")
+    exit_with(main, sys.argv[1:])

@@ -15,23 +15,16 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from .construction import add_encoder_config
 from .construction import config as construction
 from .data import config as data
-from .data.config import add_data_config
 from .detection import config as detection
-from .detection.config import add_detection_config
 from .distillation import config as distillation
-from .distillation.config import add_distillation_config
 from .engine import config as solver
 from .engine.renamed_keys import old_key_advice
 from .evaluation import config as evaluation
-from .evaluation.config import add_evaluation_config
 from .openvocab import config as openvocab
-from .openvocab.config import add_openvocab_config
 from .segmentation import config as segmentation
-from .segmentation.config import add_segmentation_config
-from .structures import ConfigurationError, Key, coerce, flatten
+from .structures import ConfigurationError, Key, add_keys, coerce, flatten
 
 BASE = "_BASE_"
 COMMAND_LINE = "the command line"
@@ -73,14 +66,8 @@ _RANGES = (
 
 
 def add_denserc_config(cfg: CfgNode) -> None:
-    """Add the keys of the data, the encoder, both trainings and the evaluators, with their defaults."""
-    add_data_config(cfg)
-    add_encoder_config(cfg)
-    add_distillation_config(cfg)
-    add_openvocab_config(cfg)
-    add_detection_config(cfg)
-    add_evaluation_config(cfg)
-    add_segmentation_config(cfg)
+    """Add every key of DenseRC with its default."""
+    add_keys(cfg, KEYS)
 
 
 def get_denserc_config() -> CfgNode:

@@ -110,7 +110,7 @@ def write_random_detector(path: Path, **changes) -> Path:
     from detectron2.modeling import build_model
 
     from denserc.config import read_config
-    from denserc.detection.convert import write_detector
+    from denserc.openvocab.checkpoint import write_model
 
     given = {"MODEL.ENCODER.RANDOM_INIT": True, "MODEL.DEVICE": "cpu", "DATASETS.TRAIN": (), "DATASETS.TEST": ()}
     given |= {key.replace("__", "."): value for key, value in changes.items()}
@@ -118,7 +118,7 @@ def write_random_detector(path: Path, **changes) -> Path:
     cfg = read_config(CONFIGS / "miniature" / "fvit.yaml", overrides)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        write_detector(path, build_model(cfg), cfg)
+        write_model(path, build_model(cfg), cfg)
     return path
 
 

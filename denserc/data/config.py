@@ -4,7 +4,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from ..structures import Key, add_keys
+from ..structures import Key
 from .datasets.builtin import register_all
 from .datasets.registration import register_from_yaml
 
@@ -16,11 +16,6 @@ KEYS = (
         "DATASETS.REGISTER \"('my/birds.yaml',)\" adds birds_train and birds_val.",
     ),
 )
-
-
-def add_data_config(cfg: CfgNode) -> None:
-    """Add DATASETS.REGISTER."""
-    add_keys(cfg, KEYS)
 
 
 def register_configured(cfg: CfgNode, root: str | Path) -> None:

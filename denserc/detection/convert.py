@@ -3,42 +3,38 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..encoders import load_exactly, to_open_clip_keys
-from ..openvocab.checkpoint import write_model
+from ..encoders.key_formats import Renames, renamed_by_first
 from ..structures import CheckpointError, WeightsMismatchError
 from .modeling.meta_arch import FViT
 
-_RULES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^backbone\.interpolate1\.", "backbone.upsampler.branches.0."),
-        (r"^backbone\.interpolate2\.0\.", "backbone.upsampler.branches.1."),
-        (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"backbone.pyramid.laterals.\1.0."),
-        (r"^neck\.lateral_convs\.(\d+)\.bn\.", r"backbone.pyramid.laterals.\1.1."),
-        (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"backbone.pyramid.outputs.\1.0."),
-        (r"^neck\.fpn_convs\.(\d+)\.bn\.", r"backbone.pyramid.outputs.\1.1."),
-        (r"^rpn_head\.rpn_conv\.(\d+)\.conv\.", r"proposal_generator.head.convs.\1.conv."),
-        (r"^rpn_head\.rpn_conv\.(\d+)\.bn\.", r"proposal_generator.head.convs.\1.norm."),
-        (r"^rpn_head\.rpn_cls\.", "proposal_generator.head.objectness."),
-        (r"^rpn_head\.rpn_reg\.", "proposal_generator.head.deltas."),
-        (r"^roi_head\.bbox_head\.shared_convs\.(\d+)\.conv\.", r"roi_heads.box_head.convs.\1.conv."),
-        (r"^roi_head\.bbox_head\.shared_convs\.(\d+)\.bn\.", r"roi_heads.box_head.convs.\1.norm."),
-        (r"^roi_head\.bbox_head\.shared_fcs\.", "roi_heads.box_head.fcs."),
-        (r"^roi_head\.bbox_head\.cls_fcs\.0\.", "roi_heads.box_head.class_fc."),
-        (r"^roi_head\.bbox_head\.reg_fcs\.0\.", "roi_heads.box_head.box_fc."),
-        (r"^roi_head\.bbox_head\.fc_reg\.", "roi_heads.box_head.deltas."),
-        (r"^roi_head\.bbox_head\.detect_temperature$", "roi_heads.classifier.temperature"),
-        (r"^roi_head\.mask_head\.convs\.(\d+)\.conv\.", r"roi_heads.mask_head.convs.\1.conv."),
-        (r"^roi_head\.mask_head\.convs\.(\d+)\.bn\.", r"roi_heads.mask_head.convs.\1.norm."),
-        (r"^roi_head\.mask_head\.upsample\.", "roi_heads.mask_head.upsample."),
-        (r"^roi_head\.mask_head\.conv_logits\.", "roi_heads.mask_head.logits."),
-    )
+_RULES: Renames = (
+    (r"^backbone\.interpolate1\.", "backbone.upsampler.branches.0."),
+    (r"^backbone\.interpolate2\.0\.", "backbone.upsampler.branches.1."),
+    (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"backbone.pyramid.laterals.\1.0."),
+    (r"^neck\.lateral_convs\.(\d+)\.bn\.", r"backbone.pyramid.laterals.\1.1."),
+    (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"backbone.pyramid.outputs.\1.0."),
+    (r"^neck\.fpn_convs\.(\d+)\.bn\.", r"backbone.pyramid.outputs.\1.1."),
+    (r"^rpn_head\.rpn_conv\.(\d+)\.conv\.", r"proposal_generator.head.convs.\1.conv."),
+    (r"^rpn_head\.rpn_conv\.(\d+)\.bn\.", r"proposal_generator.head.convs.\1.norm."),
+    (r"^rpn_head\.rpn_cls\.", "proposal_generator.head.objectness."),
+    (r"^rpn_head\.rpn_reg\.", "proposal_generator.head.deltas."),
+    (r"^roi_head\.bbox_head\.shared_convs\.(\d+)\.conv\.", r"roi_heads.box_head.convs.\1.conv."),
+    (r"^roi_head\.bbox_head\.shared_convs\.(\d+)\.bn\.", r"roi_heads.box_head.convs.\1.norm."),
+    (r"^roi_head\.bbox_head\.shared_fcs\.", "roi_heads.box_head.fcs."),
+    (r"^roi_head\.bbox_head\.cls_fcs\.0\.", "roi_heads.box_head.class_fc."),
+    (r"^roi_head\.bbox_head\.reg_fcs\.0\.", "roi_heads.box_head.box_fc."),
+    (r"^roi_head\.bbox_head\.fc_reg\.", "roi_heads.box_head.deltas."),
+    (r"^roi_head\.bbox_head\.detect_temperature$", "roi_heads.classifier.temperature"),
+    (r"^roi_head\.mask_head\.convs\.(\d+)\.conv\.", r"roi_heads.mask_head.convs.\1.conv."),
+    (r"^roi_head\.mask_head\.convs\.(\d+)\.bn\.", r"roi_heads.mask_head.convs.\1.norm."),
+    (r"^roi_head\.mask_head\.upsample\.", "roi_heads.mask_head.upsample."),
+    (r"^roi_head\.mask_head\.conv_logits\.", "roi_heads.mask_head.logits."),
 )
 # Computed from the architecture, or never used by the original's own forward.
 _DROPPED = re.compile(r"\.rope\.freqs_(cos|sin)$|^roi_head\.bbox_head\.fc_cls\.")
@@ -108,17 +104,6 @@ def convert_detector(state: Mapping[str, torch.Tensor], cfg: CfgNode, source: st
     )
 
 
-def write_detector(path: str | Path, model: FViT, cfg: CfgNode) -> None:
-    """Write a checkpoint that `load_detector` and MODEL.WEIGHTS take; whole or not at all.
-
-    Args:
-        path: of the .pth file.
-        model: an FViT that was built from a configuration.
-        cfg: of the detector, kept in the file, so that it can be built from the file alone.
-    """
-    write_model(path, model, cfg)
-
-
 def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a, b.to(a.dtype))
 
@@ -169,7 +154,4 @@ def from_mmdetection(
 
 def original_to_ours(key: str) -> str | None:
     """Our name of a trained parameter or buffer of the original; None if it has none."""
-    for pattern, replacement in _RULES:
-        if pattern.search(key):
-            return pattern.sub(replacement, key)
-    return None
+    return renamed_by_first(key, _RULES)

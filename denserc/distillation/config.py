@@ -4,11 +4,9 @@ Read besides these: MODEL.ENCODER and MODEL.CONSTRUCTION, INPUT.SIZE, SOLVER (se
 .TEST, DATALOADER.NUM_WORKERS, TEST.EVAL_PERIOD, MODEL.DEVICE, OUTPUT_DIR, SEED.
 """
 
-from detectron2.config import CfgNode
-
 from ..construction import GradientCheckpointing
 from ..data.images.resizing import BicubicKernel
-from ..structures import Key, add_keys
+from ..structures import Key
 from .data.crops import CropResize
 from .data.regions import GridRule, WithoutProposals
 from .data.views import ViewPlace
@@ -164,8 +162,3 @@ IGNORED = {
     "INPUT.MAX_SIZE_TEST": _SIDES,
 }
 """Keys of Detectron2 that the distillation does not read, and what to do instead."""
-
-
-def add_distillation_config(cfg: CfgNode) -> None:
-    """Add DISTILL."""
-    add_keys(cfg, KEYS)

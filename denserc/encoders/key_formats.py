@@ -207,6 +207,15 @@ def _fuse_queries_keys_values(state: StateDict) -> StateDict:
     return fused
 
 
+def renamed_by_first(key: str, rules: Renames) -> str | None:
+    """The key after the first rule whose pattern it contains; None if no rule applies."""
+    for pattern, replacement in rules:
+        new, count = re.subn(pattern, replacement, key)
+        if count:
+            return new
+    return None
+
+
 def _rename(state: StateDict, rules: Renames) -> StateDict:
     renamed = {}
     for key, value in state.items():

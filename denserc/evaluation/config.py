@@ -4,9 +4,7 @@ They also read TEST.INPUT_SIZE, INPUT.SIZE, MODEL.ENCODER.POOLED_MAP, MODEL.VOCA
 TEST.IMS_PER_PROCESS, which say the same to the models.
 """
 
-from detectron2.config import CfgNode
-
-from ..structures import Key, add_keys
+from ..structures import Key
 from .detection.open_vocabulary import LvisProtocol
 from .segmentation import AbsentClasses
 
@@ -41,8 +39,3 @@ KEYS = (
         above=0,
     ),
 )
-
-
-def add_evaluation_config(cfg: CfgNode) -> None:
-    """Add the evaluators' keys of TEST."""
-    add_keys(cfg, KEYS)

@@ -1,9 +1,8 @@
 """CAT-Seg and training-free segmentation in Detectron2. Importing registers the meta-architectures."""
 
-from .config import add_segmentation_config
 from .dense import DENSE_MAPPERS, DenseSegmenter
 from .engine import MAPPERS, run
 from .modeling.aggregation import Aggregator
 from .modeling.meta_arch import CATSeg
 
-__all__ = ["DENSE_MAPPERS", "MAPPERS", "Aggregator", "CATSeg", "DenseSegmenter", "add_segmentation_config", "run"]
+__all__ = ["DENSE_MAPPERS", "MAPPERS", "Aggregator", "CATSeg", "DenseSegmenter", "run"]

@@ -5,9 +5,7 @@ Read of Detectron2's: INPUT.MIN_SIZE_TRAIN, .MAX_SIZE_TRAIN, .MIN_SIZE_TRAIN_SAM
 engine. Defaults are CAT-Seg's for ViT-B/16.
 """
 
-from detectron2.config import CfgNode
-
-from ..structures import Key, add_keys
+from ..structures import Key
 from .modeling.options import (
     Background,
     ClassAttentionKind,
@@ -148,8 +146,3 @@ KEYS = (
         minimum=1,
     ),
 )
-
-
-def add_segmentation_config(cfg: CfgNode) -> None:
-    """Add MODEL.CATSEG, MODEL.DENSE_SEGMENTER and keys of INPUT."""
-    add_keys(cfg, KEYS)

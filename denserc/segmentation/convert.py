@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..encoders import load_exactly, to_open_clip_keys
+from ..encoders.key_formats import Renames, renamed_by_first
 from ..structures import CheckpointError, WeightsMismatchError
 from .modeling.meta_arch import CATSeg
 
@@ -21,27 +22,24 @@ _CLIP = f"{_PREDICTOR}clip_model."
 _AGGREGATOR = f"{_PREDICTOR}transformer."
 _MARKS = (f"{_AGGREGATOR}conv1.weight", f"{_CLIP}visual.")  # of every CAT-Seg
 # Names below `_AGGREGATOR`, and their upsampling, in ours.
-_RULES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^conv1\.", "embedding."),
-        (r"^guidance_projection\.", "appearance_projection."),
-        (r"^text_guidance_projection\.", "text_projection."),
-        (r"^decoder_guidance_projection\.(\d+)\.", r"guidance_projections.\1."),
-        (r"^layers\.(\d+)\.swin_block\.block_1\.", r"layers.\1.spatial.blocks.0."),
-        (r"^layers\.(\d+)\.swin_block\.block_2\.", r"layers.\1.spatial.blocks.1."),
-        (r"^layers\.(\d+)\.swin_block\.guidance_norm\.", r"layers.\1.spatial.guidance_norm."),
-        (r"^layers\.(\d+)\.attention\.padding_tokens$", r"layers.\1.classes.padding_token"),
-        (r"^layers\.(\d+)\.attention\.padding_guidance$", r"layers.\1.classes.padding_guidance"),
-        (r"^layers\.(\d+)\.attention\.attention\.", r"layers.\1.classes.attention."),
-        (r"^layers\.(\d+)\.attention\.MLP\.", r"layers.\1.classes.mlp."),
-        (r"^layers\.(\d+)\.attention\.norm", r"layers.\1.classes.norm"),
-        (r"^decoder1\.up\.", "decoders.0.up."),
-        (r"^decoder2\.up\.", "decoders.1.up."),
-        (r"^decoder1\.conv\.double_conv\.", "decoders.0.convs."),
-        (r"^decoder2\.conv\.double_conv\.", "decoders.1.convs."),
-        (r"^head\.", "head."),
-    )
+_RULES: Renames = (
+    (r"^conv1\.", "embedding."),
+    (r"^guidance_projection\.", "appearance_projection."),
+    (r"^text_guidance_projection\.", "text_projection."),
+    (r"^decoder_guidance_projection\.(\d+)\.", r"guidance_projections.\1."),
+    (r"^layers\.(\d+)\.swin_block\.block_1\.", r"layers.\1.spatial.blocks.0."),
+    (r"^layers\.(\d+)\.swin_block\.block_2\.", r"layers.\1.spatial.blocks.1."),
+    (r"^layers\.(\d+)\.swin_block\.guidance_norm\.", r"layers.\1.spatial.guidance_norm."),
+    (r"^layers\.(\d+)\.attention\.padding_tokens$", r"layers.\1.classes.padding_token"),
+    (r"^layers\.(\d+)\.attention\.padding_guidance$", r"layers.\1.classes.padding_guidance"),
+    (r"^layers\.(\d+)\.attention\.attention\.", r"layers.\1.classes.attention."),
+    (r"^layers\.(\d+)\.attention\.MLP\.", r"layers.\1.classes.mlp."),
+    (r"^layers\.(\d+)\.attention\.norm", r"layers.\1.classes.norm"),
+    (r"^decoder1\.up\.", "decoders.0.up."),
+    (r"^decoder2\.up\.", "decoders.1.up."),
+    (r"^decoder1\.conv\.double_conv\.", "decoders.0.convs."),
+    (r"^decoder2\.conv\.double_conv\.", "decoders.1.convs."),
+    (r"^head\.", "head."),
 )
 _UPSAMPLING = re.compile(r"^upsample([12])\.(weight|bias)$")
 # Computed from the architecture, or never read by CAT-Seg's forward.
@@ -121,11 +119,8 @@ def original_to_ours(key: str) -> str | None:
         return f"guidance_upsamplers.{int(found[1]) - 1}.{found[2]}"
     if not key.startswith(_AGGREGATOR):
         return None
-    inside = key.removeprefix(_AGGREGATOR)
-    for pattern, replacement in _RULES:
-        if pattern.search(inside):
-            return f"aggregator.{pattern.sub(replacement, inside)}"
-    return None
+    new = renamed_by_first(key.removeprefix(_AGGREGATOR), _RULES)
+    return None if new is None else f"aggregator.{new}"
 
 
 def _stack_projections(clip: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

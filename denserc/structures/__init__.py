@@ -9,6 +9,7 @@ from .errors import (
     FingerprintMismatchError,
     WeightsMismatchError,
     choose,
+    exit_with,
 )
 from .files import atomic_path, cached_result, weights_digest, write_atomically
 from .pixels import CLIP_PIXELS, IMAGENET_PIXELS, SIGLIP_PIXELS, PixelStatistics
@@ -34,6 +35,7 @@ __all__ = [
     "cached_result",
     "choose",
     "coerce",
+    "exit_with",
     "flatten",
     "weights_digest",
     "write_atomically",

@@ -1,11 +1,12 @@
-"""Errors for users, and the choice of a named option.
+"""Errors for users, the end of a script that meets one, and the choice of a named option.
 
 Each message contains what was given, what was expected and what to do.
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 
 class DenseRCError(Exception):
@@ -60,6 +61,14 @@ class WeightsMismatchError(CheckpointError):
                 lines.append(f"{title} ({len(keys)}):")
                 lines.extend(f"  {key}" for key in keys)
         super().__init__("\n".join(lines))
+
+
+def exit_with(main: Callable[[list[str]], int], arguments: list[str]) -> NoReturn:
+    """End a script with the status of its main function; a user's error is one line, not a traceback."""
+    try:
+        sys.exit(main(arguments))
+    except DenseRCError as error:
+        sys.exit(f"error: {error}")
 
 
 Option = TypeVar("Option", bound=Enum)

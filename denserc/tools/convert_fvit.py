@@ -15,9 +15,10 @@ from ..config import read_config
 from ..data.vocabulary.prompts import PLAIN_TEMPLATES
 from ..data.vocabulary.published import VOCABULARIES, read_class_list, vocabulary
 from ..data.vocabulary.text_embeddings import embed_names, save_text_embeddings
-from ..detection.convert import convert_detector, write_detector
+from ..detection.convert import convert_detector
 from ..encoders import read_weights
 from ..model_zoo import find_config_file
+from ..openvocab.checkpoint import write_model
 from ..structures import BACKGROUND, ConfigurationError, DataError, FingerprintMismatchError, TextEmbeddings
 
 # (rows of class embeddings, width of the image tower) of the published detectors -> our configuration.
@@ -134,5 +135,5 @@ def convert_fvit(
         save_text_embeddings(beside, embeddings)
         print(f"wrote {beside}: MODEL.VOCABULARY.EMBEDDINGS takes it")
     cfg.MODEL.ENCODER.WEIGHTS = Path(clip).name  # where it lay on this machine means nothing elsewhere
-    write_detector(output, converted.model, cfg)
+    write_model(output, converted.model, cfg)
     print(f"wrote {output}: for denserc.detection.load_detector and for MODEL.WEIGHTS")

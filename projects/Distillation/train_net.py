@@ -7,19 +7,13 @@ Data sets lie below DETECTRON2_DATASETS, by default ./datasets. With --eval-only
 MODEL.ENCODER.CHECKPOINT, of the plain CLIP where that is empty, or of OUTPUT_DIR's product with --resume.
 """
 
-from denserc.distillation.engine import run
-from denserc.evaluation import evaluate_dense_model
-from denserc.launch import launch_command, setup
+from denserc.launch import launch_command
+from denserc.tools.train import distill
 
 
 def main(args) -> dict[str, dict[str, float]]:
     """One process."""
-    cfg = setup(args)
-    evaluator = evaluate_dense_model if cfg.DATASETS.TEST else None
-    results = run(cfg, resume=args.resume, eval_only=args.eval_only, evaluator_factory=evaluator)
-    for task, metrics in results.items():
-        print(f"{task}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
-    return results
+    return distill(args)
 
 
 if __name__ == "__main__":

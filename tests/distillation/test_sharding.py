@@ -12,6 +12,7 @@ from denserc.distillation.export import PRODUCT_NAME
 from denserc.distillation.trainer import latest_state, read_state
 from denserc.structures import ConfigurationError
 from tests.distillation.test_processes import output_of, start_processes
+from tests.states import assert_close
 
 CHANGES = ("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 3, "DISTILL.KEEP_STATES", 2, "SOLVER.EMA.DECAY", 0.5)
 CHANGES += ("SOLVER.ACCUMULATE", 2, "TEST.EVAL_PERIOD", 2, "DISTILL.GRADIENT_CHECKPOINTING", "selective")
@@ -41,22 +42,6 @@ def make_run(make_cfg, tmp_path):
 def states(cfg) -> list[dict]:
     """After three steps and after six."""
     return [read_state(Path(cfg.OUTPUT_DIR) / f"state_{name}.pth") for name in ("0000002", "final")]
-
-
-def assert_close(one, two, tolerance: float, where: str = "") -> None:
-    """Nested states: the same keys, tensors equal up to a tolerance."""
-    if isinstance(one, dict):
-        assert one.keys() == two.keys(), where
-        for key in one:
-            assert_close(one[key], two[key], tolerance, f"{where}/{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(two), where
-        for first, second in zip(one, two, strict=True):
-            assert_close(first, second, tolerance, where)
-    elif isinstance(one, torch.Tensor):
-        torch.testing.assert_close(one, two, atol=tolerance, rtol=0, msg=lambda text: f"{where}: {text}")
-    else:
-        assert one == two, where
 
 
 def product(cfg) -> dict[str, torch.Tensor]:

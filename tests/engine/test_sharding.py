@@ -12,6 +12,7 @@ from denserc.engine import Sharding
 from denserc.engine.sharding import load_optimizer, sharded_root, whole_optimizer, whole_weights
 from tests.engine import run_sharding
 from tests.paths import ROOT
+from tests.states import assert_close
 
 STATE = ("model", "optimizer", "average")
 
@@ -40,22 +41,6 @@ def ranks(tmp_path_factory, alone) -> list[dict]:
     )
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-
-
-def assert_close(one, two, tolerance: float, where: str = "") -> None:
-    """Nested states with the same keys, their tensors equal up to a tolerance."""
-    if isinstance(one, dict):
-        assert list(one) == list(two), where
-        for key in one:
-            assert_close(one[key], two[key], tolerance, f"{where}/{key}")
-    elif isinstance(one, list):
-        assert len(one) == len(two), where
-        for first, second in zip(one, two, strict=True):
-            assert_close(first, second, tolerance, where)
-    elif isinstance(one, torch.Tensor):
-        torch.testing.assert_close(one, two, atol=tolerance, rtol=0, msg=lambda text: f"{where}: {text}")
-    else:
-        assert one == two, where
 
 
 def state(results: dict) -> dict:
