@@ -14,6 +14,9 @@ THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || 
 
 py := $(VENV)/bin/python
 stamp := $(VENV)/.denserc-ready
+# Idle threads sleep: spinning, they slow every step many times over on a machine with other work.
+OMP_WAIT_POLICY ?= PASSIVE
+export OMP_WAIT_POLICY
 threads := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS)
 
 .PHONY: help env demo test lint format clean

@@ -1,6 +1,6 @@
-"""python -m benchmarks: every claim that this machine can measure, and the table of README.md anew.
+"""python -m benchmarks: measure every claim that this machine can measure, and rewrite the table of README.md.
 
---quick runs everything at tiny sizes in a minute or two, to see that it runs; it leaves README.md alone.
+--quick runs everything at tiny sizes in a minute or two, to check that it runs; it does not change README.md.
 """
 
 import argparse
@@ -22,6 +22,8 @@ CLAIMS = {
     "heads_training": "A step of training a detector's heads",
     "detection_postprocess": "A detector's second stage with 1,203 classes",
     "evaluation_scale": "Scoring detections of a set",
+    "segmentation_inference": "CAT-Seg's inference of one picture",
+    "segmentation_training": "A step of training CAT-Seg",
     "semantic_evaluation": "Scoring label maps of 847 classes",
     "weak_scaling": "Training in several processes",
 }

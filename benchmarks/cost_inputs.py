@@ -1,7 +1,7 @@
-"""The numbers that benchmarks.cost_model computes with, each counted, measured or assumed.
+"""Inputs of benchmarks.cost_model, each counted, measured or assumed.
 
 counted: multiply-accumulates and parameters, from the models' shapes (benchmarks.counts). measured: loader, scoring and
-steps of this repository, on a CPU. assumed: everything about GPUs and links (`Assumed`), as no cluster was at hand.
+steps of this repository, on a CPU. assumed: everything about GPUs and links (`Assumed`), as no cluster was available.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ LVIS_CLASSES = 1203
 
 @dataclass(frozen=True)
 class Assumed:
-    """What no measurement of ours stands behind, see MEANING; each is an option of the command line."""
+    """Assumptions without a measurement of ours, see MEANING; each is an option of the command line."""
 
     peak: float = 312.0
     utilisation: float = 0.40
@@ -23,11 +23,11 @@ class Assumed:
     per_machine: int = 8
 
     def compute_seconds(self, macs: float) -> float:
-        """Of so many multiply-accumulates on one GPU."""
+        """Seconds of `macs` multiply-accumulates on one GPU."""
         return 2 * macs / (1e12 * self.peak * self.utilisation)
 
     def ring_seconds(self, sent: float, gpus: int) -> float:
-        """Of so many bytes sent by each GPU."""
+        """Seconds in which each GPU sends `sent` bytes."""
         return sent / (1e9 * (self.inside if gpus <= self.per_machine else self.between))
 
 
@@ -45,11 +45,11 @@ class Training:
     """One row of the tables.
 
     Args:
-        config: file below configs/.
-        images, epochs, batch: of the paper's schedule.
-        counts: counted, see COUNTED.
-        crops: regions of an image, on average.
-        loaders: milliseconds of one core for one image, measured, by setting.
+        config: File below configs/.
+        images, epochs, batch: Schedule of the paper.
+        counts: Counted numbers, see COUNTED.
+        crops: Number of regions per image, on average.
+        loaders: Milliseconds of one core for one image, measured, by setting.
     """
 
     name: str
@@ -103,7 +103,7 @@ LOADERS = {
     "distillation": {
         "default": 31.0,
         "DISTILL.RESAMPLING torchvision_uint8": 8.0,
-        "DISTILL.VIEWS device": 2.5,  # reading alone; the views are then the GPU's work
+        "DISTILL.VIEWS device": 2.5,  # only reading; the views are then the GPU's work
     },
     "F-ViT": {"default": 30.0},
 }
@@ -114,7 +114,7 @@ CPU_STEPS = ((512, 0.75, 8.2, 9.3), (768, 1.50, 14.6, 18.1), (1024, 2.98, 33.7, 
 
 
 def mean_crops(max_split: int = 6, limit: int = 20) -> float:
-    """Regions of an image on average: all grids of at most max_split a side alike, no more than `limit` cells."""
+    """Average regions per image: all grids of at most max_split per side are equally likely, at most `limit` cells."""
     cells = [min(limit, rows * columns) for rows, columns in grid_choices(max_split, GridRule.UNIFORM)]
     return sum(cells) / len(cells)
 

@@ -1,11 +1,11 @@
-"""What a training costs on 1, 8, 32, 256 GPUs, and what then limits it: arithmetic on numbers of three kinds.
+"""Estimated cost of a training on 1, 8, 32, 256 GPUs, and its bottleneck, from three kinds of numbers.
 
     python -m benchmarks.cost_model --peak 989 --utilisation 0.35      # another GPU
-    python -m benchmarks.cost_model --write                            # docs/SCALING.md's tables anew
-    python -m benchmarks.cost_model --count                            # COUNTED anew, to compare (a minute)
+    python -m benchmarks.cost_model --write                            # rewrite the tables of docs/SCALING.md
+    python -m benchmarks.cost_model --count                            # count COUNTED again, to compare (a minute)
 
-Which are counted, measured or assumed: benchmarks.cost_inputs. Steps are taken to be compute, then all-reduce;
-starting, checkpoints, logging and the optimizer's update are left out.
+benchmarks.cost_inputs lists the counted, measured and assumed numbers. A step is modeled as compute, then all-reduce.
+Starting, checkpoints, logging and the optimizer's update are not included.
 """
 
 import argparse
@@ -27,7 +27,7 @@ GPUS = (1, 8, 32, 256)
 
 @dataclass(frozen=True)
 class Cost:
-    """One training on one number of GPUs; times in seconds, of a step unless said otherwise."""
+    """One training on one number of GPUs; times in seconds, per step unless noted otherwise."""
 
     gpus: int
     batch: int
@@ -39,7 +39,7 @@ class Cost:
 
     @property
     def hours(self) -> tuple[float, float]:
-        """Of the whole training: all-reduce hidden behind compute as far as it can be, and not at all."""
+        """Hours of the whole training: with all-reduce hidden behind compute as far as possible, and not at all."""
         hidden = max(self.compute, self.all_reduce)
         return self.steps * hidden / 3600, self.steps * (self.compute + self.all_reduce) / 3600
 

@@ -1,7 +1,7 @@
-"""What the two trainings multiply and what they send, counted on shapes alone: next to nothing is computed, on no GPU.
+"""Multiply-accumulates and gradient sizes of the two trainings, counted from shapes, almost without computing.
 
-Multiply-accumulates of matrix products and convolutions as PyTorch counts them, forward and backward. What fused
-attention and checkpointing compute again in the backward pass is not in them.
+Multiply-accumulates are those of matrix products and convolutions as PyTorch counts them, forward and backward. The
+recomputation of fused attention and of checkpointing in the backward pass is not included.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from denserc.structures import choose
 
 @dataclass(frozen=True)
 class DistillationCounts:
-    """Of one image, in multiply-accumulates; `learning` is a number of parameters."""
+    """Multiply-accumulates per image of a distillation; `learning` is a number of parameters."""
 
     student: int  # forward and backward
     student_forward: int
@@ -37,16 +37,16 @@ class DistillationCounts:
 
 @dataclass(frozen=True)
 class DetectorCounts:
-    """Of one image, in multiply-accumulates; `learning` is a number of parameters."""
+    """Multiply-accumulates per image of a detector training; `learning` is a number of parameters."""
 
-    encoder: int  # the frozen tower in training: forward alone
+    encoder: int  # the frozen tower in training: only forward
     heads: int  # all that learns: forward and backward
     inference: int  # everything, on one test image with masks for as many boxes as there may be detections
     learning: int
 
 
 def distillation_counts(cfg: CfgNode) -> DistillationCounts:
-    """Of a configuration of the distillation, weights or not."""
+    """Count for a configuration of the distillation, with or without weights."""
     cfg = _with_random_weights(cfg)
     model = build_dense_model(cfg)
     set_trainable(model.encoder, choose(Trainable, cfg.DISTILL.TRAINABLE, "DISTILL.TRAINABLE"))
@@ -69,10 +69,10 @@ def distillation_counts(cfg: CfgNode) -> DistillationCounts:
 
 
 def detector_counts(cfg: CfgNode, *, classes: int) -> DetectorCounts:
-    """Of a configuration of F-ViT: every image full of samples, as many positives as its heads may have.
+    """Count for a configuration of F-ViT, with full sample sets and as many positives as its heads allow.
 
     Args:
-        classes: of the vocabulary.
+        classes: Number of classes of the vocabulary.
     """
     cfg = _with_random_weights(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -123,7 +123,7 @@ def _detector_counts(cfg: CfgNode, model: FViT, classes: int) -> DetectorCounts:
 
 
 def learning_parameters(cfg: CfgNode) -> int:
-    """How many numbers a training changes, and so sends as gradients, 4 bytes each: of either project."""
+    """Number of parameters that either training changes, and therefore sends as gradients of 4 bytes."""
     if cfg.MODEL.META_ARCHITECTURE == FViT.__name__:
         cfg = _with_random_weights(cfg)
         cfg.MODEL.DEVICE = "cpu"
@@ -158,12 +158,12 @@ def _images(side: int) -> torch.Tensor:
 
 
 def _windows(rpn: RPNHead, count: int) -> torch.Tensor:
-    """Computed for once, as which anchors are looked at is no matter of shapes."""
+    """Predictions for the sampled anchors; really computed, because shapes do not determine the anchors."""
     level = torch.zeros(1, rpn.objectness.in_channels, 64, 64, requires_grad=True)
     predicted = predict_at(rpn, [level], torch.zeros(count, dtype=torch.int64), torch.arange(count))
     return sum(one.sum() for one in predicted)
 
 
 def _pooled(levels: list[torch.Tensor], count: int, side: int) -> torch.Tensor:
-    """What a pooler gives: its gradient goes on into the pyramid."""
+    """Output of a pooler, with a gradient that continues into the pyramid."""
     return torch.empty(count, levels[0].shape[1], side, side, requires_grad=True)

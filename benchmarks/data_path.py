@@ -1,10 +1,10 @@
-"""The loader's work on one image, on one core, against the originals' PIL way: processor time and pixels.
+"""The loader's work on one image and one core, against CLIPSelf's and DeCLIP's use of PIL: processor time and pixels.
 
     python -m benchmarks.data_path --images DIR
 
-Decode, the student's square, the foundation model's, the teacher's crops. Without a folder, drawn JPEGs of COCO's size.
-With DISTILL.VIEWS device the loader's cores only read, and the views are work of the device, a GPU in a training; here
-that work is done and timed on a CPU core, as a row of its own that no ratio leaves out of sight.
+The work is decoding, the student's square, the foundation model's square and the teacher's crops. Without a folder,
+JPEGs of COCO's size are drawn. With DISTILL.VIEWS device the loader's cores only read, and the device, a GPU in a
+training, makes the views. Here that part is timed on a CPU core and reported as a row of its own.
 """
 
 import argparse
@@ -52,14 +52,14 @@ def grid(side: int) -> torch.Tensor:
 
 
 def our_views(path: str, boxes: torch.Tensor, way: BicubicKernel, options: argparse.Namespace):
-    """What the loader makes of one file."""
+    """The loader's views of one file."""
     pixels = read_rgb(path)
     squares = (padded_square(pixels, side, way) for side in (options.student, options.foundation))
     return *squares, CropTransform(size=options.crop, resampling=way)(pixels, boxes)
 
 
 def as_read(path: str, boxes: torch.Tensor, options: argparse.Namespace) -> RawBatch:
-    """What the loader makes of one file where the device makes the views."""
+    """The loader's output for one file where the device makes the views."""
     pixels = read_rgb(path)
     extent = content_extent(pixels)
     windows = CropTransform(size=options.crop).windows(pixels.shape[:2], boxes)
@@ -107,13 +107,13 @@ WORK = {
     ORIGINALS: "loader: all, float32",
     BicubicKernel.PILLOW.value: "loader: all, uint8",
     BicubicKernel.TORCHVISION.value: "loader: all, uint8",
-    READ: "loader: decoding alone",
+    READ: "loader: only decoding",
     MADE: "device: all views, uint8",
 }
 
 
 def compare(paths: list[str], options: argparse.Namespace) -> dict:
-    """Times the ways image by image in turns, and looks at the differences."""
+    """Time the variants interleaved, image by image, and compare their pixels."""
     boxes = grid(options.grid)
     sizes = {"student": options.student, "foundation": options.foundation, "crop": options.crop}
     views = {ORIGINALS: lambda path: pil_views(path, boxes, **sizes, pixels=CLIP_PIXELS)}

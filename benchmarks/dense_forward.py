@@ -1,4 +1,4 @@
-"""Dense features of one image against the originals' way: seconds in turns, peak memory apart, the same numbers.
+"""Dense features of one image against the published code: interleaved timing, peak memory, and equal results.
 
 python -m benchmarks.dense_forward --encoder EVA02-B-16 --size 1024
 """
@@ -21,7 +21,7 @@ from denserc.engine import resolve_device
 
 
 def built(options: argparse.Namespace, device: torch.device):
-    """Encoder with random weights and gates that are not all alike, and an image."""
+    """Build an encoder with random weights and distinct gates, and an image."""
     torch.manual_seed(0)
     tower = build_clip(options.encoder, random_init=True).image
     encoder = DenseEncoder(tower, Construction.named(options.construction)).to(device).eval()

@@ -1,10 +1,10 @@
-"""The second stage's inference by its parts, with many classes: what do softmax, fusion and suppression cost?
+"""Cost of softmax, fusion and suppression in the second stage's inference with many classes.
 
     python -m benchmarks.detection_postprocess --classes 1203 --proposals 1000
 
 Random weights and random unit vectors as text embeddings; fused scores as spread as the settings of OV-LVIS make them
-(threshold 1e-4, 300 detections), which is the worst case: with random weights nearly every score passes. The
-encoder, the pyramid and the proposals come on top in a detector: the shares are of the second stage alone.
+(threshold 1e-4, 300 detections), which is the worst case: with random weights nearly every score passes. The shares
+are those of the second stage only; a detector also runs the encoder, the pyramid and the proposals.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def build_heads(options: argparse.Namespace, device: torch.device) -> FViTROIHea
 
 
 def parts(heads: FViTROIHeads, options: argparse.Namespace, device: torch.device) -> dict[str, Callable[[], object]]:
-    """The stages as calls, each with its input at hand."""
+    """The stages as calls, each with its input prepared."""
     side, count = options.size, options.proposals
     levels = [torch.randn(1, 256, side // stride, side // stride, device=device) for stride in (4, 8, 16, 32)]
     dense = F.normalize(torch.randn(1, 512, side // 16, side // 16, device=device), dim=1)

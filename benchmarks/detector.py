@@ -1,4 +1,4 @@
-"""A whole detector's inference against F-ViT's way: seconds an image, where they go, the same detections.
+"""A whole detector's inference against MMDetection F-ViT: seconds per image by part, and equal detections.
 
     python -m benchmarks.detector                                       # B/16 at 640, L/14 at 896
     python -m benchmarks.detector --config-file configs/ovcoco_vitb16.yaml --size 1024 --repeats 5
@@ -45,10 +45,10 @@ def difference(ours: Instances, theirs: Instances, *, score: float = 1e-4, box: 
     """The largest differences of one image's detections found in two ways.
 
     Args:
-        score, box: the largest allowed, boxes in pixels. Detections whose scores are that close may have swapped.
+        score, box: The largest allowed, boxes in pixels. Detections whose scores are that close may have swapped.
 
     Raises:
-        AssertionError: a detection of one has no counterpart of the same label in the other, or the order differs.
+        AssertionError: A detection of one has no counterpart of the same label in the other, or the order differs.
     """
     assert len(ours) == len(theirs) > 0, f"{len(ours)} and {len(theirs)} detections"
     in_order = (ours.scores - theirs.scores).abs().max()
@@ -61,7 +61,7 @@ def difference(ours: Instances, theirs: Instances, *, score: float = 1e-4, box: 
 
 
 def compare(file: str, options: argparse.Namespace, device: torch.device) -> dict:
-    """One configuration's row a way."""
+    """One configuration, with one row per variant."""
     cfg = configuration(file, device, size=options.size, bf16=options.bf16)
     model = drawn_detector(cfg)
     side, repeats = cfg.INPUT.SIZE, options.repeats or (1 if file == VITL14 else 2)
@@ -97,7 +97,7 @@ def compare(file: str, options: argparse.Namespace, device: torch.device) -> dic
 
 
 def table(reports: list[dict]) -> str:
-    """One line an encoder and way."""
+    """One line per encoder and variant."""
     lines = []
     for report in reports:
         for row in report["rows"]:

@@ -1,13 +1,13 @@
-"""One distillation step against the originals' way: seconds, peak memory, share of the machine's matrix-product peak.
+"""One distillation step against the published code: seconds, peak memory, share of the machine's matrix-product peak.
 
     python -m benchmarks.distillation_step --encoder EVA02-B-16 --sizes 512 1024 --precision bf16 --checkpointing full
 
 Every measurement is a process of its own that builds the training as projects/Distillation/train_net.py does, with
-random weights and a drawn batch, and steps; the ways take turns, round by round. Memory: on a GPU what PyTorch
-allocated at most; on a CPU the process's largest resident size (Linux) above that after the imports, which says nothing
-about a GPU. Share of the peak: multiply-accumulates of the step, as PyTorch counts them, by those of the best large
-product in the same process. The first steps of a process are up to a sixth slower, on a CPU for their fresh pages: for
-what a long training does ask for --warmup 3 --steps 3.
+random weights and a drawn batch. The variants are interleaved, round by round. Memory on a GPU is PyTorch's peak
+allocation. On a CPU it is the process's largest resident size (Linux) minus that after the imports, which does not
+predict a GPU's. Share of the peak: multiply-accumulates of the step per second, as PyTorch counts them, over those of
+the best large product in the same process. The first steps of a process are up to a sixth slower, on a CPU because of
+fresh pages; measure the speed of a long training with --warmup 3 --steps 3.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from denserc.structures import choose
 
 
 class Way(Enum):
-    """Who takes the step."""
+    """Implementation of the step."""
 
     OURS = "ours"
     FUSED = "fused"  # the reference with PyTorch's fused attention
@@ -131,12 +131,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--foundation", default="dinov2_vitb14", help="DISTILL.FOUNDATION.NAME")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024], help="the student's input sides")
     parser.add_argument("--crop", type=int, default=0, help="side of the teacher's crops; 0 = the encoder's own")
-    parser.add_argument("--regions", type=int, default=20, help="regions an image (DISTILL.REGIONS.MAX_REGIONS)")
+    parser.add_argument("--regions", type=int, default=20, help="regions per image (DISTILL.REGIONS.MAX_REGIONS)")
     parser.add_argument("--crops-per-forward", type=int, default=0, help="DISTILL.TEACHER.CROPS_PER_FORWARD")
     parser.add_argument("--images", type=int, default=1, help="images in one forward")
     parser.add_argument("--precision", default="fp32", help="fp32, bf16 or fp16 (SOLVER.AMP)")
-    parser.add_argument("--checkpointing", default="selective", help="DISTILL.GRADIENT_CHECKPOINTING, ours alone")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the student, ours alone")
+    parser.add_argument("--checkpointing", default="selective", help="DISTILL.GRADIENT_CHECKPOINTING, only ours")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the student, only ours")
     parser.add_argument("--device", default="auto", help="MODEL.DEVICE")
     parser.add_argument("--ways", nargs="+", default=["ours", "explicit"], help="ours, fused, explicit")
     parser.add_argument("--rounds", type=int, default=1, help="turns of all ways, a fresh process each")

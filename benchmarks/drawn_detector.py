@@ -1,7 +1,8 @@
 """A detector of a configuration's size with drawn weights, and drawn images for it.
 
-Random weights leave all anchors and all regions alike. So the running statistics of the norms are set by drawn images,
-gates and objectness are spread, and detections depend on the picture as those of a trained detector do.
+Random weights give all anchors and all regions nearly the same scores. Therefore the running statistics of the norms
+are set by drawn images, and gates and objectness are spread. Detections then depend on the picture as those of a
+trained detector do.
 """
 
 import argparse
@@ -30,8 +31,8 @@ def configuration(file: str, device: torch.device, *, size: int = 0, bf16: bool 
     """A detector's configuration with random weights, without data sets.
 
     Args:
-        size: INPUT.SIZE; 0: the file's.
-        bf16: of the frozen encoder and the trained parts.
+        size: INPUT.SIZE, pixels; 0 for the file's.
+        bf16: True for bf16 in the frozen encoder and the trained parts.
     """
     cfg = read_config(file)
     cfg.defrost()
@@ -94,13 +95,13 @@ def drawn_detector(cfg: CfgNode) -> FViT:
 def report_detectors(
     name: str, options: argparse.Namespace, ways: type[Enum], compare: Callable[..., dict], table: Callable[..., str]
 ) -> dict:
-    """What both detector benchmarks do with their options: compare each configuration, print, write FOLDER/name.json.
+    """Compare each configuration, print the table and write FOLDER/name.json, for both detector benchmarks.
 
     Args:
-        options: config_file, ways, device, quick, and what `compare` reads.
-        ways: all that there are; without options.ways all but "explicit" on a GPU.
-        compare: (file, options, device) -> a detector's report.
-        table: reports -> Markdown.
+        options: Options config_file, ways, device, quick, and those that `compare` reads.
+        ways: All variants; without options.ways all but "explicit" on a GPU.
+        compare: Function (file, options, device) -> a detector's report.
+        table: Function reports -> Markdown.
     """
     device = resolve_device(options.device)
     options.ways = options.ways or [way.value for way in ways if device.type == "cpu" or way.value != "explicit"]

@@ -4,8 +4,9 @@
     python -m benchmarks.evaluation_scale --sets objects365_v2_val --peers none
 
 Each measurement is a fresh process that reads the annotation file and the results file (both drawn, see
-generated_sets) and ends with the figures; they take turns. The figures must agree to 1e-9. The LVIS API compares every
-class of every image, so its time grows with the number of images as ours does: a share of the images gives the ratio.
+generated_sets) and ends with the figures. Variants are interleaved, and their figures must agree to 1e-9. The LVIS API
+compares every class of every image, so its time grows with the number of images as ours does: a share of the images
+gives the ratio.
 """
 
 import argparse
@@ -101,7 +102,7 @@ def measure(way: str, folder: Path, federated: bool, shape: str) -> dict:
 
 
 def compare(name: str, folder: Path, options: argparse.Namespace) -> list[dict]:
-    """All ways on one set, in turns; one row a way."""
+    """Time all variants on one set, interleaved; one row per variant."""
     size = SETS[name]
     write_set(folder, size, share=options.share, masks=options.shape == "segm")
     ways = ["denserc", *(peer for peer in options.peers if peer != "none")]
@@ -133,12 +134,12 @@ def main(arguments: list[str] | None = None) -> dict:
     """The command line; returns what it writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["coco_val", "lvis_val"], choices=sorted(SETS))
-    parser.add_argument("--share", type=float, default=0.05, help="of each set's images")
+    parser.add_argument("--share", type=float, default=0.05, help="share of each set's images (0.05)")
     parser.add_argument("--shape", default="bbox", choices=["bbox", "segm"], help="boxes or masks")
     parser.add_argument("--peers", nargs="+", default=["reference"], choices=[*PEERS, "none"])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="1 %% of the images, once")
-    parser.add_argument("--name", default="evaluation_scale", help="of the JSON below output/benchmarks")
+    parser.add_argument("--name", default="evaluation_scale", help="name of the JSON below output/benchmarks")
     parser.add_argument("--only", choices=sorted(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--federated", action="store_true", help=argparse.SUPPRESS)

@@ -1,7 +1,7 @@
-"""Data sets and detections of the real sets' sizes, drawn: an annotation file and a results file.
+"""Synthetic data sets and detections of the real sets' sizes: an annotation file and a results file.
 
-Classes are distributed by a power law as in LVIS, an image holds few of them; detections are shaken objects, some with
-wrong classes, and inventions, with scores that tell them apart a little.
+Classes are distributed by a power law as in LVIS, with few of them per image. Detections are jittered objects, some
+with wrong classes, and false positives; true ones have slightly higher scores.
 """
 
 import json
@@ -22,13 +22,13 @@ WIDTH, HEIGHT = 640, 480
 
 @dataclass(frozen=True)
 class SetSize:
-    """How large a set is.
+    """Size of a set.
 
     Args:
-        images, classes: their numbers.
-        objects: of an image, on average.
-        detections: of an image.
-        federated: annotated as LVIS: some classes are listed as absent from an image or as not exhaustively annotated.
+        images, classes: Number of images and of classes.
+        objects: Number of objects per image, on average.
+        detections: Number of detections per image.
+        federated: Annotate as LVIS does: list some classes as absent from an image or as not exhaustively annotated.
     """
 
     images: int
@@ -48,11 +48,11 @@ SETS = {
 
 
 def write_set(folder: Path, size: SetSize, *, share: float = 1.0, masks: bool = False, seed: int = 0) -> None:
-    """folder/truth.json and folder/results.json.
+    """Write folder/truth.json and folder/results.json.
 
     Args:
-        share: of the images.
-        masks: objects have polygons too, and detections RLE in place of boxes (slow to draw: for small shares).
+        share: Share of the images, 0 to 1.
+        masks: True for polygons of the objects and RLE in place of boxes in the detections; slow, for small shares.
     """
     rng = np.random.default_rng(seed)
     images = max(1, round(size.images * share))
@@ -99,7 +99,7 @@ def write_set(folder: Path, size: SetSize, *, share: float = 1.0, masks: bool = 
 
 
 def _detections(rng, size: SetSize, image, label, boxes, absent, frequency):
-    """Images, labels, boxes and scores of `size.detections` detections an image, best first."""
+    """Images, labels, boxes and scores of `size.detections` detections per image, best first."""
     images = len(absent)
     copies = np.repeat(np.arange(len(image)), rng.integers(1, 4, len(image)))
     shaken = boxes[copies] + rng.normal(0, 0.1, (len(copies), 4)) * boxes[copies][:, [2, 3, 2, 3]]

@@ -1,9 +1,9 @@
-"""How a distillation step's time and memory grow with the input, the batch and the number of crops; a plot of each.
+"""Growth of a distillation step's time and memory with the input, the batch and the number of crops, with plots.
 
     python -m benchmarks.growth --sizes 512 768 1024 1280 1536 --batches 1 2 4 --crops 4 12 20 36
 
-Beside DenseRC the reference (see `--ways`). A point that would not fit into the memory at hand is left out and said so.
-From the reference's memory follows the largest input that it fits in 24 GiB.
+Both DenseRC and the reference are measured (see `--ways`). A point that does not fit into the available memory is left
+out, with a message. The reference's memory gives the largest input that it fits in 24 GiB.
 """
 
 import argparse
@@ -30,7 +30,7 @@ NAMES = {Way.OURS: "DenseRC", Way.FUSED: "reference, fused attention", Way.EXPLI
 
 
 def matrices_gib(size: int, images: int) -> float:
-    """What the attention matrices of a B/16's student alone take in training, float32."""
+    """GiB of the attention matrices of a B/16 student in training, float32."""
     return images * DEPTH * HEADS * (size / PATCH) ** 4 * 4 / 2**30
 
 

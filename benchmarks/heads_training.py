@@ -1,11 +1,12 @@
-"""A step of training a detector's heads over the frozen ViT: seconds and where they go, three ways and with the cache.
+"""One training step of a detector's heads over the frozen ViT: seconds by part, in three variants and with the cache.
 
     python -m benchmarks.heads_training                                  # B/16 at 640
     python -m benchmarks.heads_training --config-file configs/ovcoco_vitl14.yaml --repeats 1
 
-`ours` computes the frozen maps at every step, `cached` reads them from disk (MODEL.FVIT.CACHE.DIR, a fixed small set,
-all seen before), `fused` and `explicit` are the originals' way (`reference_detector`). All train the same weights in
-turns; that they compute the same losses and gradients is checked first. Random weights, drawn images in memory.
+`ours` computes the frozen maps at every step. `cached` reads them from disk (MODEL.FVIT.CACHE.DIR, a small fixed set
+that is cached beforehand). `fused` and `explicit` compute as MMDetection F-ViT does (`reference_detector`). All train
+the same weights, interleaved, after a check that they compute the same losses and gradients. Weights are random, and
+drawn images are in memory.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from denserc.structures import choose
 
 
 class Way(Enum):
-    """Who takes the step."""
+    """Implementation of the step."""
 
     OURS = "ours"
     CACHED = "cached"  # ours, with the frozen maps on disk
@@ -44,7 +45,7 @@ class Way(Enum):
 
 
 class WithCache(nn.Module):
-    """An FViT that looks for its frozen maps in a cache."""
+    """An FViT that takes its frozen maps from a cache."""
 
     def __init__(self, model: FViT, cache: FeatureCache):
         super().__init__()
@@ -52,7 +53,7 @@ class WithCache(nn.Module):
         self.cache = cache
 
     def forward(self, batch: list[dict]) -> dict[str, torch.Tensor]:
-        """Losses; the cache is the model's meanwhile."""
+        """Compute the losses, with the cache set for this call only."""
         self.model.backbone.cache, self.model.views_alone = self.cache, True
         try:
             return self.model(batch)
@@ -61,7 +62,7 @@ class WithCache(nn.Module):
 
 
 def network(model: FViT, way: Way, cache: FeatureCache) -> nn.Module:
-    """What a trainer calls for its losses."""
+    """Module that a trainer calls for its losses."""
     if way is Way.OURS:
         return model
     return WithCache(model, cache) if way is Way.CACHED else ReferenceDetector(model, Attention(way.value))
@@ -78,7 +79,7 @@ def gradients(trainer: OpenVocabularyTrainer, model: FViT, batch: list[dict], sa
     """Losses and gradients of a batch by name; weights and statistics stay.
 
     Args:
-        samples: the regions to learn from, as an earlier call has drawn them; empty: drawn, and put there. Near ties
+        samples: Training regions that an earlier call has drawn; if empty, they are drawn and stored here. Near ties
             among the proposals may swap, and another region would then be drawn.
     """
     state = {name: value.clone() for name, value in model.state_dict().items() if "running_" in name}
@@ -108,7 +109,7 @@ def difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -
     """The largest difference of losses and gradients, relative to the length of each.
 
     Raises:
-        AssertionError: it is above 2%: batch statistics of a drawn detector enlarge rounding.
+        AssertionError: It is above 2%: batch statistics of a drawn detector enlarge rounding.
     """
     assert ours.keys() == theirs.keys()
     total = sum(value.norm() for value in ours.values())
@@ -184,7 +185,7 @@ def compare_in_a_folder(file: str, options: argparse.Namespace, device: torch.de
 
 
 def table(reports: list[dict]) -> str:
-    """One line an encoder and way."""
+    """One line per encoder and variant."""
     lines = []
     for report in reports:
         for row in report["rows"]:
@@ -202,7 +203,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--config-file", nargs="+", default=[VITB16])
     parser.add_argument("--size", type=int, default=0, help="INPUT.SIZE; 0: the configuration's")
     parser.add_argument("--images", type=int, default=1, help="a step")
-    parser.add_argument("--views", type=int, default=2, help="of the fixed set")
+    parser.add_argument("--views", type=int, default=2, help="number of images in the fixed set")
     parser.add_argument("--ways", nargs="+", default=None, help="ours, cached, fused, explicit (not on a GPU)")
     parser.add_argument("--cache-precision", default="fp32", help="MODEL.FVIT.CACHE.PRECISION: fp32 or fp16")
     parser.add_argument(

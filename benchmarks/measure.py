@@ -1,4 +1,4 @@
-"""Timing in turns, memory in processes of their own, the machine's peak, and the reports."""
+"""Interleaved timing, memory in processes of their own, the machine's peak, and the reports."""
 
 import json
 import platform
@@ -17,7 +17,7 @@ FOLDER = Path("output/benchmarks")  # where the scripts write their JSON
 
 
 def machine(device: torch.device) -> str:
-    """What the figures are measured on."""
+    """Describe the machine that the figures are measured on."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -42,15 +42,15 @@ def in_turns(
     device: torch.device | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each call, one after another round by round, so that a slow minute slows all of them.
+    """Time each call, interleaved round by round, so that a slow minute slows all of them.
 
     Args:
-        calls: by name.
-        repeats: rounds that count, after `warmup` that do not.
-        settle: times that each is called in its turn before the call that counts, as in a loop of its own: what ran
-            before leaves caches and pages of another's.
-        device: waited for after each call.
-        clock: time.process_time for the time of the processor alone, whatever else runs.
+        calls: Calls by name.
+        repeats: Number of rounds that count, after `warmup` rounds that do not.
+        settle: Number of untimed calls before each timed one, as in a loop of its own: the call before it leaves other
+            caches and pages.
+        device: Device to synchronize after each call.
+        clock: Clock in seconds; time.process_time for processor time, independent of other processes.
     """
     seconds = {name: [] for name in calls}
     for turn in range(warmup + repeats):
@@ -67,7 +67,7 @@ def in_turns(
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
-    """How many times as long they take, round by round: median, smallest and largest."""
+    """Ratio of their seconds to ours, round by round: median, smallest and largest."""
     each = [a / b for a, b in zip(theirs, ours, strict=True)]
     return {"median": statistics.median(each), "min": min(each), "max": max(each)}
 
@@ -100,13 +100,13 @@ def apart(module: str, arguments: Sequence[str]) -> dict:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, width: int, tokens: int, seconds: float = 2.0) -> float:
-    """Multiply-accumulates a second of the best of a ViT's large products, alone and warm: (tokens, D) x (D, 4 D).
+    """Multiply-accumulates per second of the fastest repetition of a ViT's large product, (tokens, D) x (D, 4 D), warm.
 
     Args:
-        device, dtype: of the product.
-        width: D.
-        tokens: rows.
-        seconds: how long to try.
+        device, dtype: Device and type of the product.
+        width: Width D.
+        tokens: Number of rows.
+        seconds: Seconds of repetition.
     """
     a = torch.randn(tokens, width, device=device).to(dtype)
     b = torch.randn(width, 4 * width, device=device).to(dtype)
@@ -128,11 +128,11 @@ class Stopwatch:
     """Seconds inside some methods, by name, while it is entered; what they call counts for them.
 
     Args:
-        methods: name -> (object, name of its method).
-        device: waited for before and after each call.
+        methods: Mapping name -> (object, name of its method).
+        device: Device to synchronize before and after each call.
 
     Attributes:
-        laps: those seconds, for each time it was entered.
+        laps: These seconds, for each time it was entered.
     """
 
     def __init__(self, methods: dict[str, tuple[object, str]], device: torch.device):
@@ -141,7 +141,7 @@ class Stopwatch:
         self.laps: list[dict[str, float]] = []
 
     def mean(self, settle: int = 0) -> dict[str, float]:
-        """Of the laps that `in_turns` counts, without warm-up."""
+        """Mean of the laps that `in_turns` counts, without warm-up."""
         return {name: statistics.mean(lap[name] for lap in self.laps[settle :: settle + 1]) for name in self.methods}
 
     def __enter__(self) -> "Stopwatch":

@@ -1,7 +1,8 @@
-"""What CLIPSelf, DeCLIP and F-ViT do, restated plainly: the alternative that DenseRC is measured against.
+"""Plain implementation of CLIPSelf, DeCLIP and F-ViT: the alternative that DenseRC is measured against.
 
-The weights and the parts of a block are DenseRC's own, so both compute the same numbers (tests/benchmarks); the way is
-theirs. docs/SPEED.md lists it point by point. Shape letters as in `denserc.encoders.towers.base`.
+The weights and the parts of a block are DenseRC's own, so both compute the same numbers (tests/benchmarks). The order
+and kind of computation is theirs; docs/SPEED.md lists it point by point. Shape letters as in
+`denserc.encoders.towers.base`.
 """
 
 from collections.abc import Callable
@@ -23,10 +24,10 @@ from denserc.structures import ConfigurationError, PixelStatistics
 
 
 class Attention(Enum):
-    """How the reference attends."""
+    """Implementation of attention in the reference."""
 
-    EXPLICIT = "explicit"  # the matrix itself, as the originals without xformers (on a CPU)
-    FUSED = "fused"  # PyTorch's memory-efficient attention, as the originals with xformers (on a GPU)
+    EXPLICIT = "explicit"  # the matrix itself, as CLIPSelf and DeCLIP without xformers (on a CPU)
+    FUSED = "fused"  # PyTorch's memory-efficient attention, as both with xformers (on a GPU)
 
 
 def explicit(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -82,7 +83,7 @@ def construction_of(encoder: DenseEncoder) -> str:
     """ "denserc" or "clipself".
 
     Raises:
-        ConfigurationError: the encoder has another construction.
+        ConfigurationError: The encoder has another construction.
     """
     choice = encoder.construction
     if choice.values is ValueSource.LAST_BLOCK_RESIDUAL and choice.module is ValueModule.NONE:
@@ -111,7 +112,7 @@ def gated_values(encoder: DenseEncoder, index: int, normed: torch.Tensor, v: tor
 
 
 class ReferenceDistiller(nn.Module):
-    """The losses of a `Distiller` in the originals' way; shares its modules, takes its place in a trainer."""
+    """Losses of a `Distiller`, computed as in CLIPSelf and DeCLIP; shares its modules and replaces it in a trainer."""
 
     def __init__(self, distiller: Distiller, attention: Attention):
         super().__init__()
@@ -127,7 +128,7 @@ class ReferenceDistiller(nn.Module):
         return self.distiller.teacher
 
     def forward(self, batch: DistillationBatch, normalizer: float | None = None) -> dict[str, torch.Tensor]:
-        """What `Distiller.forward` returns."""
+        """Same result as `Distiller.forward`."""
         whole = self.distiller
         autocast = whole.autocast_dtype
         with torch.autocast(batch.images.device.type, autocast, enabled=autocast is not None):
@@ -148,7 +149,7 @@ class ReferenceDistiller(nn.Module):
 
 
 def plain_optimizer(optimizer: torch.optim.AdamW) -> torch.optim.AdamW:
-    """The same optimizer as the originals build it: without the fused update."""
+    """The same optimizer as CLIPSelf and DeCLIP build it, without the fused update."""
     for group in optimizer.param_groups:
         group["fused"] = False
     return optimizer
@@ -157,8 +158,10 @@ def plain_optimizer(optimizer: torch.optim.AdamW) -> torch.optim.AdamW:
 def pil_views(
     path: str, boxes: torch.Tensor, *, student: int, foundation: int, crop: int, pixels: PixelStatistics
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The two squares and the crops as the originals' transforms make them: PIL resizes one by one, every view becomes
-    float32 and is normalized on the CPU, in the loader."""
+    """Make the two squares and the crops as CLIPSelf's and DeCLIP's transforms do.
+
+    PIL resizes them one by one; every view becomes float32 and is normalized on the CPU, in the loader.
+    """
 
     def to_float(image: Image.Image) -> torch.Tensor:
         return TF.normalize(TF.to_tensor(image), pixels.mean, pixels.std)

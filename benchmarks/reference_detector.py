@@ -1,4 +1,4 @@
-"""What F-ViT does on MMDetection, restated plainly over the parts and weights of an FViT.
+"""Plain implementation of MMDetection F-ViT over the parts and weights of an FViT.
 
 docs/SPEED.md lists it point by point. Shape letters: B images, R regions, C classes, S candidates.
 """
@@ -19,7 +19,7 @@ from denserc.detection.modeling.meta_arch import FViT
 from denserc.detection.modeling.poolers import align, to_rois
 from denserc.detection.modeling.postprocess import original_size, to_original_size
 
-SPLIT = 10_000  # mmcv's split_thr: from so many candidates on it suppresses group by group
+SPLIT = 10_000  # mmcv's split_thr: number of candidates from which it suppresses group by group
 
 
 def maps_and_dense(
@@ -63,7 +63,7 @@ def suppressed(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, 
 
 
 class ReferenceDetector(nn.Module):
-    """An FViT's detections and losses in the originals' way; shares its modules, takes its place in a trainer."""
+    """Detections and losses of an FViT, computed as in MMDetection; shares its modules and replaces it in a trainer."""
 
     def __init__(self, model: FViT, attention: Attention):
         super().__init__()
@@ -71,7 +71,7 @@ class ReferenceDetector(nn.Module):
         self.attention = attention
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, torch.Tensor] | list[dict]:
-        """What `FViT.forward` returns, without the proposals."""
+        """Same result as `FViT.forward`, without the proposals."""
         images = self.model.preprocess(batched_inputs)
         dense, maps = self.encode(images.tensor)
         features = self.pyramid(maps)

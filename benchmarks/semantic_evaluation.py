@@ -3,9 +3,9 @@
     python -m benchmarks.semantic_evaluation --share 0.05
 
 Label maps and predictions are drawn: rectangles of about 20 classes per picture of 512 x 683 pixels, 16-bit TIFF. Both
-evaluators are given the labels of each pixel, so that the argmax over 847 scores, which takes far longer, is left out.
-"denserc, on disk" also writes each prediction, so that the evaluation can be resumed. They take turns in one process,
-and the figures must agree to 1e-9.
+evaluators receive the label of each pixel; the argmax over 847 scores, which takes far longer, is not timed.
+"denserc, on disk" also writes each prediction, so that the evaluation can be resumed. The variants are interleaved in
+one process, and their figures must agree to 1e-9.
 """
 
 import argparse
@@ -27,7 +27,7 @@ DATA_SET = "benchmark_semantic_evaluation"
 
 
 class Labels:
-    """What Detectron2's evaluator asks of scores: their argmax."""
+    """Labels in place of scores: the `argmax` that Detectron2's evaluator takes."""
 
     def __init__(self, labels: torch.Tensor):
         self.labels = labels
@@ -97,10 +97,10 @@ def ours(files: dict[str, str], predictions: list[torch.Tensor], output: Path | 
 def main(arguments: list[str] | None = None) -> dict:
     """The command line; returns what it writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=0.05, help="of ADE20K's 2,000 pictures (0.05)")
+    parser.add_argument("--share", type=float, default=0.05, help="share of ADE20K's 2,000 pictures (0.05)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="10 pictures, once")
-    parser.add_argument("--name", default="semantic_evaluation", help="of the JSON below output/benchmarks")
+    parser.add_argument("--name", default="semantic_evaluation", help="name of the JSON below output/benchmarks")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     images, repeats = (10, 1) if options.quick else (round(IMAGES * options.share), options.repeats)
     logging.getLogger("detectron2").setLevel(logging.ERROR)

@@ -2,12 +2,12 @@
 
     python -m benchmarks.weak_scaling --processes 2
 
-Each measurement is the project's own command under torchrun, on drawn images and random weights, in one of three ways
-that take turns: one process alone; as many single trainings side by side, which share the machine and nothing else;
-the processes as one training. From the second to the third is what training together costs: the gradients' all-reduce,
-as far as it is not hidden behind the backward pass, and waiting for the slowest. Beside it: an all-reduce of as many
-bytes with nothing else to do. Steps are Detectron2's own figures (metrics.json): the median after three steps. An image
-has one region, so that every step is the same work.
+Each measurement is the project's own command under torchrun, on drawn images and random weights. There are three
+interleaved variants: one process; N single trainings side by side, which share only the machine; N processes as one
+training. The difference between the second and the third is the cost of training together: the part of the gradients'
+all-reduce that is not hidden behind the backward pass, and waiting for the slowest process. An all-reduce of the same
+number of bytes is also timed by itself. Steps are Detectron2's own figures (metrics.json): the median after three
+steps. An image has one region, so that every step is the same work.
 """
 
 import argparse
@@ -211,8 +211,8 @@ def table(rows: list[dict]) -> str:
         + [r["seconds_of_all_reduce_alone"], 1e3 * r["loader_seconds_an_image"]]
         for r in rows
     ]
-    headers = ["training", "MB of gradients", "s a step alone", "side by side", "together", "efficiency"]
-    headers += ["of it without joining", "share of joining", "s of an all-reduce alone", "ms of data an image"]
+    headers = ["training", "MB of gradients", "s a step, one process", "side by side", "together", "efficiency"]
+    headers += ["of it without joining", "share of joining", "s of a single all-reduce", "ms of data an image"]
     return tabulate(lines, headers, tablefmt="github", floatfmt=".2f")
 
 

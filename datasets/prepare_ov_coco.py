@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Derives the OV-COCO files (48 base, 17 novel classes) from COCO instances annotations; classes match by name.
+"""Derive the OV-COCO files (48 base, 17 novel classes) from COCO instances annotations; classes match by name.
 
     python datasets/prepare_ov_coco.py --root datasets
     python datasets/prepare_ov_coco.py --train-json my_train.json --val-json my_val.json --out my_split \\
         --base base.txt --novel novel.txt
 
-Writes instances_train2017_base.json (base annotations alone, images without one dropped),
+Writes instances_train2017_base.json (only base annotations, images without one dropped),
 instances_val2017_all.json (all classes of the split, images without one dropped) and classes.json. With COCO's own
 classes the numbers of images must be the published ones (train 107,761, val 4,836) unless --any-count is given.
 """
@@ -25,7 +25,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--train-json", type=Path, help="complete training annotations")
     parser.add_argument("--val-json", type=Path, help="complete validation annotations")
     parser.add_argument("--out", type=Path, help="output folder (default: ROOT/coco/annotations/ov_coco)")
-    parser.add_argument("--base", type=Path, help="base classes: JSON list, or one name a line (default: COCO's 48)")
+    parser.add_argument("--base", type=Path, help="base classes: JSON list, or one name per line (default: COCO's 48)")
     parser.add_argument("--novel", type=Path, help="novel classes (default: COCO's 17)")
     parser.add_argument("--any-count", action="store_true", help="accept any number of images: a subset of COCO")
     options = parser.parse_args(arguments)

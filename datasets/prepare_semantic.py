@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Label files of the published semantic sets, from their official files.
+"""Write the label files of the published semantic sets from their official files.
 
     python datasets/prepare_semantic.py ade20k_150 voc_20 voc_21 --root datasets
     python datasets/prepare_semantic.py coco_stuff --split train --root datasets --workers 8
 
 Sets: coco_stuff (171 classes), coco_object (80 and background), ade20k_150, ade20k_847, context_59, context_60,
-context_459, voc_20, voc_20_background (CAT-Seg's PAS-20b), voc_21, cityscapes (19). datasets/README.md says where their
-official files belong and where the label files go. The number of files must be the published one unless --any-count is
-given; then nothing is written.
+context_459, voc_20, voc_20_background (CAT-Seg's PAS-20b), voc_21, cityscapes (19). datasets/README.md shows where
+their official files belong and where the label files go. Nothing is written if the number of files is not the published
+one, unless --any-count is given.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Loading from Python: the dense encoder and the open-vocabulary models, each from one file."""
+"""Loading dense encoders and open-vocabulary models from Python, each from one file."""
 
 import zipfile
 from importlib.resources import files
@@ -10,17 +10,18 @@ from .config import get_denserc_config
 from .construction import DenseEncoder, load_checkpoint
 from .engine import resolve_device
 from .openvocab import OpenVocabularyModel, model_from_checkpoint
+from .openvocab.portable import is_portable
 from .structures import CheckpointError
 
-PACKAGED: dict[str, str] = {}
+PACKAGED = {"miniature": "model_zoo/miniature.safetensors"}
 """Name -> path inside the package, of the models that are installed with it."""
 
 
 def load(path: str | Path, *, device: str = "cpu") -> DenseEncoder:
     """Load the dense encoder of a `denserc.safetensors`, in eval mode.
 
-    Resizing is the caller's: any height and width that are multiples of `encoder.patch_size`. The text tower of the
-    same file comes from `denserc.construction.load_checkpoint`.
+    The caller resizes images to any height and width that are multiples of `encoder.patch_size`.
+    `denserc.construction.load_checkpoint` also loads the text tower of the same file.
 
     Example::
 
@@ -41,19 +42,26 @@ def load(path: str | Path, *, device: str = "cpu") -> DenseEncoder:
             f"{path} is a file of torch.save, and denserc.load reads the dense encoder of a denserc.safetensors. A "
             "detector's checkpoint goes to denserc.load_model or denserc.Predictor."
         )
+    if is_portable(path):
+        raise CheckpointError(
+            f"{path} holds a whole model, and denserc.load reads the dense encoder of a denserc.safetensors. Give "
+            "it to denserc.load_model or denserc.Predictor."
+        )
     return load_checkpoint(path).encoder.eval().to(resolve_device(device))
 
 
 def load_model(source: str | Path, *, device: str = "cpu", cache_dir: str | Path | None = None) -> OpenVocabularyModel:
-    """Load an open-vocabulary model from its checkpoint, in eval mode; `set_vocabulary` comes next.
+    """Load an open-vocabulary model from its checkpoint, in eval mode. Call `set_vocabulary` next.
 
-    The meta-architecture is the one that the stored configuration names, so one that is registered with
-    Detectron2's META_ARCH_REGISTRY by other code loads as well.
+    A packaged model, and other portable files that include a vocabulary, use that until another is set.
 
-    Its inputs are Detectron2's, resized already: `denserc.Predictor` takes photographs.
+    The stored configuration names the meta-architecture, so one of your own that is registered with Detectron2's
+    META_ARCH_REGISTRY loads as well. The model takes Detectron2's inputs, already resized; `denserc.Predictor` takes
+    photographs.
 
     Args:
-        source: Path of a checkpoint, or name of a packaged model.
+        source: Path of a checkpoint or of a portable file, or name of a packaged model: "miniature" detects in the
+            miniature's drawn scenes.
         device: "auto", or a device of PyTorch.
         cache_dir: Folder that keeps text embeddings between runs; None to embed names anew.
 
@@ -64,15 +72,9 @@ def load_model(source: str | Path, *, device: str = "cpu", cache_dir: str | Path
     path = Path(source)
     if not path.exists():
         if str(source) not in PACKAGED:
-            known = ", ".join(sorted(PACKAGED)) or "none in this version"
             raise CheckpointError(
                 f"There is no model checkpoint at {source}, and no packaged model has that name. Packaged models: "
-                f"{known}. projects/FViT/train_net.py writes model_final.pth."
+                f"{', '.join(sorted(PACKAGED))}. projects/FViT/train_net.py writes model_final.pth."
             )
         path = Path(str(files(__package__).joinpath(PACKAGED[str(source)])))
-    if path.suffix == ".safetensors":
-        raise CheckpointError(
-            f"{source} is a safetensors file; a model's checkpoint, model_final.pth, was expected. "
-            "denserc.load reads a dense encoder."
-        )
     return model_from_checkpoint(path, get_denserc_config(), device=str(resolve_device(device)), cache_dir=cache_dir)

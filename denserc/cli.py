@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from . import __version__
 from .commands.parsing import did_you_mean, show
+from .threads import let_threads_sleep
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,9 @@ class Command:
     """One sub-command.
 
     Args:
-        name: one word, or two for a member of a family, e.g. "convert clip".
-        summary: one line for `denserc --help`.
-        module: has `parser()`, an ArgumentParser, and `main(arguments)`, which returns an exit status or None.
+        name: One word, or two for a member of a family, e.g. "convert clip".
+        summary: One line for `denserc --help`.
+        module: Module with `parser()`, an ArgumentParser, and `main(arguments)`, which returns an exit status or None.
     """
 
     name: str
@@ -29,7 +30,7 @@ GROUPS = {
     "use": (
         Command("demo", "run everything on the miniature world, from CLIP to detections", "denserc.commands.demo"),
         Command("detect", "detect objects in photos", "denserc.commands.detect"),
-        Command("segment", "label the pixels of photos by words, nothing trained", "denserc.commands.segment"),
+        Command("segment", "label the pixels of photos by words, by several models", "denserc.commands.segment"),
         Command("show", "draw detections of several detectors beside the ground truth", "denserc.commands.show"),
         Command("check-env", "report versions, devices and what is missing", "denserc.commands.check_env"),
     ),
@@ -44,17 +45,23 @@ GROUPS = {
         Command("distill", "distill a dense encoder from a CLIP, or evaluate one", "denserc.commands.distill"),
         Command("train", "train a detector or CAT-Seg over a dense encoder", "denserc.commands.train"),
         Command("eval", "evaluate a detector, or score saved predictions", "denserc.commands.eval"),
+        Command("answer", "answer questions about pictures by a LLaVA, into a file", "denserc.commands.answer"),
+        Command("eval llava", "score answers to POPE, GQA, TextVQA and MME", "denserc.commands.eval_llava"),
         Command("describe", "describe an encoder checkpoint: parts, parameters, cost", "denserc.commands.describe"),
         Command("convert clip", "convert a published encoder, or any CLIP", "denserc.commands.convert_clip"),
         Command("convert fvit", "convert a published F-ViT detector", "denserc.commands.convert_fvit"),
         Command("convert catseg", "convert a published CAT-Seg model", "denserc.commands.convert_catseg"),
         Command("export", "export a detector for torch.export's runtimes", "denserc.commands.export"),
+        Command("export portable", "write a model to one file in half precision", "denserc.commands.export_portable"),
+        Command("export vision-tower", "export an encoder as a vision tower of LLaVA", "denserc.commands.export_tower"),
+        Command("export llava", "join a language model and an encoder to a LLaVA", "denserc.commands.export_llava"),
     ),
     "research": (
         Command("bench", "run the benchmarks of a checkout", "denserc.commands.bench"),
         Command("lab ablate", "measure the paper's ablations", "denserc.commands.ablate"),
         Command("lab interference", "measure interference between patches", "denserc.commands.interference"),
         Command("lab train-clip", "train the miniature CLIP", "denserc.commands.train_clip"),
+        Command("lab package-miniature", "make the packaged model anew", "denserc.commands.package_miniature"),
     ),
 }
 COMMANDS = {command.name: command for group in GROUPS.values() for command in group}
@@ -62,10 +69,10 @@ FAMILIES = sorted({name.split()[0] for name in COMMANDS if " " in name})
 
 
 def help_text(family: str = "") -> str:
-    """The list of sub-commands, grouped.
+    """Format the list of sub-commands, grouped.
 
     Args:
-        family: only the members of one family; "" for all.
+        family: Family whose members are listed; "" for all.
     """
     width = max(map(len, COMMANDS))
     lines = [f"usage: denserc {family or '[--version]'} COMMAND ...".replace("  ", " "), ""]
@@ -80,7 +87,7 @@ def help_text(family: str = "") -> str:
 
 
 def find_command(arguments: Sequence[str]) -> tuple[Command | None, list[str]]:
-    """The command that the first words name, and the other words; None without such a command."""
+    """Find the command that the first words name. Returns it, or None, and the other words."""
     for words in (2, 1):
         command = COMMANDS.get(" ".join(arguments[:words]))
         if command is not None:
@@ -105,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sub-command.
 
     Args:
-        arguments: words after `denserc`; those of this process if None.
+        arguments: Words after `denserc`; None for those of this process.
 
     Returns:
         The exit status: 0, the command's own, or 2 for an error of the user.
@@ -126,6 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     # Detectron2's and fvcore's use of it, on every import of them.
     warnings.filterwarnings("ignore", message=".torch.jit.script. is deprecated", category=FutureWarning)
+    sys.warnoptions.append("ignore:`torch.jit.script` is deprecated:FutureWarning")  # in processes that it starts
+    let_threads_sleep()
     module = importlib.import_module(command.module)
     try:
         return module.main(rest) or 0

@@ -1,7 +1,7 @@
 """The configuration: Detectron2's keys and DenseRC's, and the only reader of configuration files.
 
 Files are read by a safe YAML loader, and `_BASE_` names local files only. Every key and value is checked where it is
-read: an error names the file (or the command line), the key, its value and what was expected.
+read. An error names the file (or the command line), the key, its value and the expected value.
 """
 
 import difflib
@@ -22,6 +22,7 @@ from .distillation import config as distillation
 from .engine import config as solver
 from .engine.renamed_keys import old_key_advice
 from .evaluation import config as evaluation
+from .llava import config as llava
 from .openvocab import config as openvocab
 from .segmentation import config as segmentation
 from .structures import ConfigurationError, Key, add_keys, coerce, flatten
@@ -38,6 +39,7 @@ KEYS: tuple[Key, ...] = (
     *detection.KEYS,
     *evaluation.KEYS,
     *segmentation.KEYS,
+    *llava.KEYS,
 )
 """Every key of DenseRC, and the few of Detectron2 with another default here."""
 
@@ -90,8 +92,8 @@ def read_config(
         path: YAML file, with `_BASE_` files relative to it; None or "" for the defaults.
         overrides: KEY, VALUE, KEY, VALUE, ... of the command line or of a caller; strings are read as Python literals
             where they are ones.
-        resolve: From a name to a file, for `path` and for each `_BASE_` that is no file: the hook of packaged
-            configurations (`denserc.model_zoo.get_config_file`). None: files only.
+        resolve: Function from a name to a file, for `path` and for each `_BASE_` that is not a file, such as
+            `denserc.model_zoo.get_config_file` for packaged configurations. None for files only.
 
     Raises:
         ConfigurationError: An unreadable file, an unknown key, or a value of another type or out of range.

@@ -1,7 +1,7 @@
-"""The command line of both projects: Detectron2's flags, launch and set-up over DenseRC's configs and data sets.
+"""Command line of the trainings: Detectron2's flags, launch and set-up over DenseRC's configs and data sets.
 
-Several processes come from Detectron2's launch (--num-gpus N) or from torchrun, whose variables are read here alone.
-Both talk by NCCL where there are GPUs and by gloo on a CPU.
+Several processes come from Detectron2's launch (--num-gpus N) or from torchrun, whose variables are read only here.
+Both use NCCL where there are GPUs, and gloo on a CPU.
 """
 
 import os
@@ -19,6 +19,7 @@ from .config import read_config
 from .data.config import register_configured
 from .model_zoo import find_config_file, get_config_file
 from .structures import ConfigurationError
+from .threads import let_threads_sleep
 
 EPILOG = """
 Several processes, by Detectron2's launch or by torchrun (either works with GPUs, and with CPU processes where there is
@@ -35,7 +36,7 @@ On a machine with GPUs, CPU processes (MODEL.DEVICE cpu) are started with torchr
 
 @dataclass(frozen=True)
 class TorchrunProcess:
-    """One process's place, as torchrun says it in the environment."""
+    """Rank and world size of one process, from torchrun's environment variables."""
 
     rank: int
     world_size: int
@@ -44,7 +45,7 @@ class TorchrunProcess:
 
     @staticmethod
     def from_environment() -> "TorchrunProcess | None":
-        """None where torchrun did not start this process."""
+        """Read the variables; None where torchrun did not start this process."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         if not all(name in os.environ for name in names):
             return None
@@ -52,12 +53,12 @@ class TorchrunProcess:
 
 
 def data_root() -> str:
-    """Where the data sets lie: DETECTRON2_DATASETS, or ./datasets."""
+    """Root of the data sets: DETECTRON2_DATASETS, or ./datasets."""
     return os.environ.get("DETECTRON2_DATASETS", "datasets")
 
 
 def setup(args: Namespace) -> CfgNode:
-    """The configuration of a command line; built-in and described data sets are registered, the log is set up.
+    """Read the configuration of a command line, register the data sets and set up the log.
 
     Args:
         args: Detectron2's flags; see `launch_parsed` for `config_file`.
@@ -74,24 +75,24 @@ def launch_command(main: Callable, arguments: list[str] | None = None) -> None:
     """Parse Detectron2's flags and run `main(args)` as `launch_parsed` does.
 
     Args:
-        main: see `launch_parsed`.
-        arguments: of the command line; those of this process if None.
+        main: See `launch_parsed`.
+        arguments: Command line; None for that of this process.
 
     Raises:
-        ConfigurationError: see `launch_parsed`.
+        ConfigurationError: See `launch_parsed`.
     """
     launch_parsed(main, default_argument_parser(EPILOG).parse_args(arguments))
 
 
 def launch_parsed(main: Callable, args: Namespace) -> None:
-    """Run `main(args)` in as many processes as the flags or torchrun say.
+    """Run `main(args)` in the number of processes that the flags or torchrun request.
 
     Args:
-        main: one process; must be importable by name, as every launcher of processes needs it.
+        main: Function of one process; must be importable by name, as for every launcher of processes.
         args: Detectron2's flags. `config_file` is a path or the name of a packaged config, and becomes a path.
 
     Raises:
-        ConfigurationError: no such config, or both torchrun and the flags ask for several processes.
+        ConfigurationError: There is no such config, or both torchrun and the flags request several processes.
     """
     place = TorchrunProcess.from_environment()
     if place is not None:
@@ -104,6 +105,7 @@ def launch_parsed(main: Callable, args: Namespace) -> None:
     if place is not None:
         run_under_torchrun(main, args, place)
         return
+    let_threads_sleep()  # in the processes that launch starts
     launch(
         main,
         args.num_gpus,
@@ -115,10 +117,10 @@ def launch_parsed(main: Callable, args: Namespace) -> None:
 
 
 def run_under_torchrun(main: Callable, args: Namespace, place: TorchrunProcess) -> None:
-    """Join the group of processes as Detectron2's launch would, run `main(args)`, leave the group.
+    """Join the process group as Detectron2's launch does, run `main(args)` and leave the group.
 
     Raises:
-        ConfigurationError: fewer GPUs than processes on this machine.
+        ConfigurationError: This machine has fewer GPUs than processes.
     """
     if place.world_size == 1:
         main(args)

@@ -1,5 +1,6 @@
 """Open-vocabulary predictions on photographs: from a checkpoint and class names to results in the photo's pixels."""
 
+import inspect
 import re
 import threading
 from collections.abc import Iterable, Sequence
@@ -81,16 +82,22 @@ class Predictor:
         source: Path of a checkpoint, name of a packaged model, or a loaded model, which is set to eval mode.
         names: Class names; None for the model's own vocabulary at the time of each call.
         templates: Prompt templates with {} for the name; None for the model's own.
-        novel: Those of the names that training has not seen, if that is known; they are scored and drawn accordingly.
+        novel: Names that training has not used, if known; they are scored and drawn accordingly.
         device: Device of the model. "auto" is the GPU where there is one, for a loaded model the device it is on.
         threshold: Lowest score of a detection that is returned, 0 to 1; 0 for all that the model gives. It has no
-            effect on a segmentation, whose background is the model's own option.
+            effect on a segmentation, see `background`.
         batch_size: Most pictures in one forward pass. Only pictures of one padded size share it, so results are
             those of one by one, up to rounding.
+        background: Label len(names) of a segmentation, for pixels of no class: "none", "prompt" (where the name
+            "background" has the best score) or "threshold" (where no class reaches `background_threshold`). None for
+            the model's own. It needs `names`.
+        background_threshold: Probability, 0 to 1; None for the model's own. CATSeg scores each class by itself;
+            DenseSegmenter's probability is a share among all names.
 
     Raises:
         CheckpointError: The source is not the checkpoint of a model.
-        ConfigurationError: A value out of range, or a model that is not an OpenVocabularyModel.
+        ConfigurationError: A value out of range, a model that is not an OpenVocabularyModel, or a background for a
+            detector.
     """
 
     def __init__(
@@ -103,12 +110,22 @@ class Predictor:
         device: str = "auto",
         threshold: float = 0.2,
         batch_size: int = 1,
+        background: str | None = None,
+        background_threshold: float | None = None,
     ):
         if not 0 <= threshold <= 1:
             raise ConfigurationError(f"threshold must be a score from 0 to 1; got {threshold}.")
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1; got {batch_size}.")
+        if background_threshold is not None and (background != "threshold" or not 0 < background_threshold <= 1):
+            raise ConfigurationError(
+                "background_threshold is a probability above 0 and at most 1, with background='threshold'; got "
+                f"{background_threshold} with background={background!r}."
+            )
         self.model = _model(source, device)
+        self._options: dict = {}
+        if background is not None:
+            self._options = _background_options(self.model, names, background, background_threshold)
         self.templates = templates
         self.threshold = threshold
         self.batch_size = batch_size
@@ -125,8 +142,9 @@ class Predictor:
         Args:
             names: Class names; label i is the i-th.
             templates: Prompt templates with {} for the name; None for those of the constructor.
-            novel: Those of the names that training has not seen.
-            options: Further arguments of the model's own `set_vocabulary`, such as DenseSegmenter's `background=True`.
+            novel: Names that training has not used.
+            options: Further arguments of the model's own `set_vocabulary`, such as `background="prompt"`; those of the
+                constructor are the default.
 
         Raises:
             DataError: No names, a name twice, or a novel name that is not among them.
@@ -135,7 +153,18 @@ class Predictor:
         if isinstance(names, str):
             raise ConfigurationError(f"names must be a list of class names, as [{names!r}]; got one string.")
         with self._lock:
+            options = {**self._options, **options}
             self.model.set_vocabulary(names, self.templates if templates is None else templates, novel, **options)
+            self._selection = self.model.classes.selection()
+
+    def use_dataset(self, name: str) -> None:
+        """Find the classes of a registered data set from now on, as in its evaluation.
+
+        Raises:
+            DataError: The name is not registered, or without classes.
+        """
+        with self._lock:
+            self.model.use_dataset(name)
             self._selection = self.model.classes.selection()
 
     @property
@@ -161,9 +190,9 @@ class Predictor:
                 where the model has masks or segments.
 
         Returns:
-            Detectron2's Instances on the CPU, or a list of them: pred_boxes (N, 4), scores (N,), pred_classes (N,),
-            class_names (N strings), and pred_masks (N, h, w) bool if the model has masks.
-            From a model that segments a Segmentation, or a list of them.
+            Detectron2's Instances on the CPU, or a list of them. They have pred_boxes (N, 4), scores (N,), pred_classes
+            (N,), class_names (N strings), and pred_masks (N, h, w) bool if the model has masks. A model that segments
+            returns a Segmentation, or a list of them.
 
         Raises:
             DataError: A picture that cannot be read or is not one of these kinds.
@@ -199,7 +228,7 @@ class Predictor:
         Args:
             image: Picture as in a call.
             result: Result of a call; None to predict now.
-            overlap: Of two boxes with a larger IoU, whatever their classes, only the better is drawn; 1 draws all.
+            overlap: Largest IoU of two drawn boxes of any classes, the better first; 1 draws all.
             min_side: A picture whose shorter side has fewer pixels is enlarged by a whole factor, so that text is
                 legible.
 
@@ -234,7 +263,7 @@ class Predictor:
 
     def _run(self, group: list[tuple[int, dict]], selection: ClassSelection, results: list) -> None:
         """One forward pass; puts each result in its place."""
-        with self._lock, torch.no_grad():
+        with self._lock, torch.no_grad(), self.model.best_labels():
             if self.model.classes.vocabulary is not selection.vocabulary:
                 self.model.classes.restore(selection)
             outputs = self.model([one for _, one in group])
@@ -264,6 +293,22 @@ def _segmentation(output: dict, names: tuple[str, ...]) -> Segmentation:
     else:
         scores, labels = output.get("scores"), found
     return Segmentation(labels.long().cpu(), None if scores is None else scores.float().cpu(), names)
+
+
+def _background_options(model: OpenVocabularyModel, names, background: str, threshold: float | None) -> dict:
+    """Arguments of the model's `set_vocabulary`.
+
+    Raises:
+        ConfigurationError: No names, or a model without a background.
+    """
+    if "background" not in inspect.signature(model.set_vocabulary).parameters:
+        raise ConfigurationError(
+            f"background={background!r} is for a model that labels pixels, such as CATSeg; {type(model).__name__} has "
+            "detections, and threshold= leaves out the uncertain ones."
+        )
+    if names is None:
+        raise ConfigurationError(f"background={background!r} belongs to a vocabulary: give names too.")
+    return {"background": background, "background_threshold": threshold}
 
 
 def _tinted(pixels: np.ndarray, result: Segmentation, novel: Iterable[str], min_side: int) -> np.ndarray:
@@ -300,7 +345,7 @@ def as_pixels(picture: Picture) -> np.ndarray:
     """A picture of any accepted kind as (h, w, 3) uint8 RGB, upright; see `Predictor.__call__`.
 
     Raises:
-        DataError: It cannot be read, or is of another kind; the message tells how to convert it.
+        DataError: It cannot be read, or is of another kind; the message names the conversion.
     """
     if isinstance(picture, (str, Path)):
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(picture)):

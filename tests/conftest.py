@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: the recorded EVA-02 of the originals, and the miniature CLIP."""
+"""Fixtures shared by all tests: the recorded EVA-02 of CLIPSelf and DeCLIP, and the miniature CLIP."""
 
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def write_random_detector(path: Path, **changes) -> Path:
     """A checkpoint of the miniature's detector, all weights random.
 
     Args:
-        changes: values by dotted key with __ for the dots.
+        changes: Values by dotted key with __ for the dots.
     """
     from detectron2.modeling import build_model
 

@@ -49,11 +49,11 @@ def shrunk_detector() -> dict[str, torch.Tensor]:
 
 
 def register_tiny_eva(folder: Path, name: str, spec: dict) -> str:
-    """Makes timm and open_clip know a tiny EVA-02 CLIP; returns its name.
+    """Register a tiny EVA-02 CLIP with timm and open_clip, and return its name.
 
     Args:
-        folder: where open_clip's configuration file is written.
-        spec: patch, clip_image_size, width, depth, heads, embed, mlp_ratio; rope_reference and text may be left out.
+        folder: Folder for open_clip's configuration file.
+        spec: Values patch, clip_image_size, width, depth, heads, embed, mlp_ratio; optional rope_reference, text.
     """
     tower = f"{name.replace('-', '_').lower()}_tower"
 

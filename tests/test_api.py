@@ -8,13 +8,15 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import transforms as T
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, Instances, pairwise_iou
 
 import denserc
 from denserc import api
 from denserc.config import get_denserc_config
 from denserc.construction import Construction, DenseEncoder, DenseModel, save_checkpoint
 from denserc.detection import FViT, load_detector
+from denserc.miniature.demo.pictures import fresh_scenes, truth_of
+from denserc.miniature.world import CLASS_NAMES, NOVEL_NAMES, Domain
 from denserc.openvocab import ClassEmbeddings, ModelCheckpointer, OpenVocabularyModel, build_towers
 from denserc.structures import CheckpointError, ConfigurationError
 
@@ -67,7 +69,7 @@ def test_each_loader_names_the_other_for_the_other_file(encoder_file, detector, 
 
 
 def test_a_missing_model_lists_the_packaged_ones(monkeypatch, tmp_path):
-    with pytest.raises(CheckpointError, match=r"no model checkpoint at tiny.*Packaged models: none in this version"):
+    with pytest.raises(CheckpointError, match=r"no model checkpoint at tiny.*Packaged models: miniature\."):
         denserc.load_model("tiny")
     monkeypatch.setattr(api, "PACKAGED", {"toy": "models/toy.pth"})
     with pytest.raises(CheckpointError, match=r"Packaged models: toy\."):
@@ -77,6 +79,19 @@ def test_a_missing_model_lists_the_packaged_ones(monkeypatch, tmp_path):
 def test_a_packaged_model_loads_by_its_name(monkeypatch, detector):
     monkeypatch.setattr(api, "PACKAGED", {"toy": str(detector)})
     assert isinstance(denserc.load_model("toy"), FViT)
+
+
+def test_the_packaged_miniature_works_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scene = fresh_scenes(1, Domain.MAIN, things=3)[0]
+    predictor = denserc.Predictor("miniature", device="cpu")
+    assert predictor.names == tuple(CLASS_NAMES) and predictor.vocabulary.novel == frozenset(NOVEL_NAMES)
+    truth, found = truth_of(scene), predictor(scene.image)
+    overlaps = pairwise_iou(Boxes(torch.as_tensor(truth.boxes).float()), found.pred_boxes)
+    assert overlaps.amax(dim=1).median() > 0.5  # most things have a box
+    named = denserc.Predictor("miniature", names=["red thing", "grass"], device="cpu")
+    assert named.names == ("red thing", "grass") and predictor.names == tuple(CLASS_NAMES)
+    assert "drawn world" in named.model.metadata["description"] and not list(tmp_path.iterdir())
 
 
 def test_load_model_and_load_detector_are_one_code_path(detector):

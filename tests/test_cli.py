@@ -54,6 +54,28 @@ def test_python_dash_m_is_the_same_command():
     assert done.returncode == 2 and "did you mean distill?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "given, expected",
+    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "1000"}, None)],
+)
+def test_idle_threads_sleep_unless_the_user_decides(given, expected):
+    """Set before torch is imported, and inherited by processes that a command starts."""
+    code = """
+import os, sys
+from denserc import cli, threads
+def first():
+    assert "torch" not in sys.modules
+    threads.let_threads_sleep()
+cli.let_threads_sleep = first
+assert cli.main(["describe", "absent.safetensors"]) == 2 and "torch" in sys.modules
+print(os.environ.get("OMP_WAIT_POLICY"))
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment |= {"PYTHONPATH": str(ROOT), **given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == f"{expected}\n"
+
+
 def test_the_list_shows_every_command_with_its_summary(capsys):
     assert cli.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -100,6 +122,8 @@ def test_without_a_near_one_nothing_is_proposed(capsys):
         ("train --confg-file x", "unrecognized arguments: --confg-file; did you mean --config-file?"),
         ("eval --prediction=x --data-sett y", "unrecognized arguments: --data-sett; did you mean --data-set?"),
         ("lab ablate --table contruction", "did you mean construction?"),
+        ("lab ablate --table 13 --downstream segmentaton", "did you mean segmentation?"),
+        ("lab ablate --table 13 --segmentation-config x", "for segmentation, which --downstream does not name"),
         ("embed --templates plane", "did you mean plain?"),
         ("train --config-file x SEED 1 --num-gpus 2", "--num-gpus comes after KEY VALUE pairs"),
         ("eval", "either --config-file, or --data-set"),
@@ -180,12 +204,22 @@ def test_written_out_choices_are_those_of_the_library():
     from denserc.construction import CONSTRUCTIONS
     from denserc.data.vocabulary.prompts import TEMPLATE_SETS
     from denserc.encoders import PositionResize
+    from denserc.llava.options import DTYPES
+    from denserc.llava.templates import TEMPLATES
     from denserc.miniature.write_world import Sizes
+    from denserc.openvocab import StoredPrecision
+    from denserc.tools.downstream import TASKS
+    from denserc.tools.score_llava import BENCHMARKS
 
     assert choices.ABLATION_TABLES == tuple(TABLES)
+    assert choices.DOWNSTREAM_MEASURES == tuple(TASKS)
     assert set(choices.CONSTRUCTIONS) == set(CONSTRUCTIONS)
     assert set(choices.UNGATED_CONSTRUCTIONS) == {name for name, one in CONSTRUCTIONS.items() if not one.num_gates}
+    assert choices.LLAVA_BENCHMARKS == BENCHMARKS
+    assert choices.LLAVA_DTYPES == DTYPES
+    assert set(choices.LLAVA_TEMPLATES) == {name for name, one in TEMPLATES.items() if not one.one_round}
     assert choices.POSITION_RESIZE == tuple(one.value for one in PositionResize)
+    assert choices.STORED_PRECISIONS == tuple(one.value for one in StoredPrecision)
     assert set(choices.TEMPLATES) == set(TEMPLATE_SETS)
     assert choices.UNRELATED_PATCHES == tuple(one.value for one in Unrelated)
     assert choices.WORLD_SIZES == vars(Sizes())
@@ -247,7 +281,13 @@ def test_demo_takes_the_packaged_configs(monkeypatch, tmp_path):
     assert cli.main(["demo", "--output", str(tmp_path), "--seeds", "1", "2", "--vocabulary", "red cup, ball"]) == 0
     ((places, options),) = calls
     assert (places.output, places.configs, places.weights) == (tmp_path, CONFIGS, "")
-    assert options == {"seeds": [1, 2], "names": ["red cup", "ball"]}
+    assert options == {"seeds": [1, 2], "names": ["red cup", "ball"], "processes": None}
+
+
+def test_demo_needs_a_process(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--processes", "0"])
+    assert "--processes must be at least 1; got 0" in capsys.readouterr().err
 
 
 def test_train_clip_passes_only_what_is_given(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""The reader of configurations: what it refuses, and what its messages name."""
+"""The reader of configurations: errors, and the names in their messages."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Every configuration file is read, and the sizes that follow from it are those that it says."""
+"""Every configuration file is readable, and has the sizes that its comments state."""
 
 from pathlib import Path
 
@@ -45,3 +45,12 @@ def test_both_token_grids_are_equal_and_of_the_papers_size(file):
 @pytest.mark.parametrize("file", [file for file in FILES if "openai" in file])
 def test_openais_encoders_keep_their_activation(file):
     assert _has_quick_gelu(read(file).MODEL.ENCODER.NAME)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if "catseg_" in file or "catseg.yaml" in file])
+def test_catseg_has_whole_patches_and_a_block_per_decoder(file):
+    cfg = read(file)
+    settings, patch = cfg.MODEL.CATSEG, PATCH[cfg.MODEL.ENCODER.NAME]
+    assert all(side % patch == 0 for side in settings.INPUT_SIZE)
+    assert len({len(settings[key]) for key in ("BLOCKS", "DECODER_DIMS", "GUIDANCE_DIMS", "PROJECTED_DIMS")}) == 1
+    assert Path(cfg.OUTPUT_DIR).name == Path(file).stem

@@ -1,4 +1,6 @@
-"""How a command finds out in how many processes it runs."""
+"""Number and ranks of a command's processes."""
+
+import os
 
 import pytest
 import torch
@@ -36,6 +38,18 @@ def test_two_ways_of_starting_processes_at_once_are_refused(torchrun):
     torchrun()
     with pytest.raises(ConfigurationError, match="torchrun started 4 processes and --num-gpus 2"):
         launch_command(print, ["--num-gpus", "2"])
+
+
+def test_idle_threads_sleep_in_started_processes(torchrun, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    policies = []
+    monkeypatch.setattr("denserc.launch.launch", lambda *a, **k: policies.append(os.environ.get("OMP_WAIT_POLICY")))
+    launch_command(print, ["--config-file", "ovlvis_vitl14.yaml", "--num-gpus", "2"])
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    launch_command(print, ["--config-file", "ovlvis_vitl14.yaml", "--num-gpus", "2"])
+    assert policies == ["PASSIVE", "ACTIVE"]
 
 
 def test_one_process_of_torchrun_needs_no_group(torchrun):

@@ -95,6 +95,8 @@ assert home.is_relative_to(sys.prefix), home
 assert model_zoo.configs_folder() == home / "model_zoo" / "configs"
 assert model_zoo.get_config("ovlvis_vitb16").MODEL.META_ARCHITECTURE == "FViT"  # by two _BASE_
 assert model_zoo.get_config("miniature/fvit").MODEL.DEVICE == "cpu"  # whose _BASE_ is in the folder above
+assert (home / "model_zoo" / "miniature.safetensors").stat().st_size < 6e6
+assert denserc.Predictor("miniature", device="cpu").names  # the packaged model, in a folder without any file
 print("\\n".join(model_zoo.list_configs()))
 """
 

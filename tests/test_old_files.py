@@ -1,4 +1,4 @@
-"""Files of version 0.1 (tests/fixtures/v0_1, recorded by its own code) load and compute what they did."""
+"""Files of version 0.1 (tests/fixtures/v0_1, recorded by its own code) load and give the same results."""
 
 import gzip
 import shutil
@@ -62,7 +62,7 @@ def test_the_stored_configuration_has_present_keys(unpacked):
 
 
 def test_a_configuration_written_back_is_read(unpacked, tmp_path):
-    """What the checkpoint holds, as a user's file."""
+    """The checkpoint's configuration, written as a user's file."""
     path = unpacked("detector.pth")
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(stored_config(read_checkpoint(path)[METADATA], path)))
     assert read_config(tmp_path / "own.yaml").MODEL.ROI_BOX_HEAD.FC_DIM == 24

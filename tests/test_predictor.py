@@ -1,4 +1,4 @@
-"""Predictor: photographs of any kind in, what the evaluation would find out, in the photo's pixels."""
+"""Predictor: photographs of any kind give the evaluation's results, in pixels of the photo."""
 
 import json
 import threading
@@ -38,7 +38,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def same(a: Instances, b: Instances, tolerance: float = 0.0) -> bool:
-    """Whether two results are equal, names and masks included."""
+    """True if two results are equal, names and masks included."""
     fields = ["scores", "pred_classes"] + (["pred_masks"] if a.has("pred_masks") else [])
     return (
         a.image_size == b.image_size
@@ -176,7 +176,7 @@ def test_batches_find_what_single_pictures_do(predictor, inputs, padding, monkey
     inputs.clear()
     monkeypatch.setattr(predictor, "batch_size", 2)
     batched = predictor(tuple(pictures))
-    expected = [2, 2, 1] if padding is Padding.SQUARE else [2, 1, 1, 1]  # of three alike, two others
+    expected = [2, 2, 1] if padding is Padding.SQUARE else [2, 1, 1, 1]  # of three of one size, two others
     assert [len(batch) for batch in inputs] == expected
     assert all(same(one, other, tolerance=1e-3) for one, other in zip(single, batched, strict=True))
 

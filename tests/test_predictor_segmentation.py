@@ -33,7 +33,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def same(a: Segmentation, b: Segmentation) -> bool:
-    """Whether two results are equal, names included."""
+    """True if two results are equal, names included."""
     scores = (a.scores is None and b.scores is None) or torch.equal(a.scores, b.scores)
     return torch.equal(a.labels, b.labels) and scores and a.class_names == b.class_names
 
@@ -87,12 +87,12 @@ def test_catseg_scores_and_labels_agree(make, background):
     changes = {"MODEL__CATSEG__BACKGROUND": background}
     scored = Predictor(make(**changes), NAMES)
     middle = float(scored(photo(60, 90)).scores.median())
-    scored.model.background_threshold = middle
+    scored.model.classes.threshold = middle
     found = scored(photo(60, 90))
     labeled = Predictor(make(**changes, MODEL__CATSEG__OUTPUT="labels"), NAMES)
-    labeled.model.background_threshold = middle
+    labeled.model.classes.threshold = middle
     other = labeled(photo(60, 90))
-    assert other.scores is None and torch.equal(other.labels, found.labels)
+    assert same(other, found)
     assert found.labels.max() <= len(NAMES) - (background == "none")
     if background == "threshold":
         assert 0.2 < (found.labels == len(NAMES)).float().mean() < 0.8
@@ -121,6 +121,63 @@ def test_the_vocabulary_and_its_background_may_be_exchanged():
     assert same(predictor(photo(60, 90)), found)
     predictor.set_vocabulary(["blue kite"])
     assert predictor.names == ("blue kite",) and predictor(photo(60, 90)).fractions() == {"blue kite": 1.0}
+
+
+@pytest.mark.parametrize("kind", ["CATSeg", "DenseSegmenter"])
+def test_the_background_is_an_argument(kind, make):
+    def predictor(**options):
+        return Predictor(make() if kind == "CATSeg" else colors(), NAMES[:2], **options)
+
+    picture = photo(60, 90)
+    plain = predictor()(picture)
+    assert same(predictor(background="none")(picture), plain) and plain.labels.max() < 2
+    scores = plain.scores if kind == "CATSeg" else None
+    level = 0.9 if scores is None else float(scores.median())
+    for options in ({"background": "prompt"}, {"background": "threshold", "background_threshold": level}):
+        found = predictor(**options)
+        labels = found(picture).labels
+        assert labels.max() <= 2
+        if options["background"] == "threshold" or kind == "DenseSegmenter":
+            assert (labels == 2).any()
+        if scores is not None and options["background"] == "threshold":
+            assert torch.equal(labels == 2, scores < level)
+        found.set_vocabulary(["blue"] if options["background"] == "prompt" else NAMES)  # keeps its background
+        assert found(picture).labels.max() <= len(found.names)
+        found.set_vocabulary(NAMES[:2], background="none", background_threshold=None)
+        assert same(found(picture), plain)
+
+
+def test_backgrounds_of_predictors_that_share_a_model(make):
+    model, picture = make(), photo(60, 90)
+    plain, prompted = Predictor(model, NAMES), Predictor(model, NAMES, background="prompt")
+    strict = Predictor(model, NAMES, background="threshold", background_threshold=1.0)
+    assert len(model.classes.vectors) == 3 and (strict(picture).labels == 3).all()
+    assert prompted(picture).labels.max() <= 3 and len(model.classes.vectors) == 4
+    assert plain(picture).labels.max() < 3
+    with pytest.raises(ConfigurationError, match="'background' is added by the model"):
+        prompted.set_vocabulary(["background", "cup"])
+    assert same(plain(picture), Predictor(make(), NAMES)(picture)) and model.background.value == "none"
+
+
+@pytest.mark.parametrize(
+    "names, options, message",
+    [
+        (NAMES, {"background": "black"}, "background.*'black'"),
+        (NAMES, {"background": "threshold"}, "needs background_threshold.*got 0.0"),
+        (NAMES, {"background": "prompt", "background_threshold": 0.5}, "with background='threshold'; got 0.5"),
+        (NAMES, {"background": "threshold", "background_threshold": 1.5}, "at most 1.*got 1.5"),
+        (None, {"background": "prompt"}, "give names too"),
+    ],
+)
+def test_backgrounds_that_cannot_be_are_explained(names, options, message, make):
+    for model in (make(), colors()):
+        with pytest.raises(ConfigurationError, match=message):
+            Predictor(model, names, **options)
+
+
+def test_one_name_has_no_threshold_among_names():
+    with pytest.raises(ConfigurationError, match="needs two names"):
+        Predictor(colors(), ["red"], background="threshold", background_threshold=0.5)
 
 
 def test_threads_share_a_model_without_mixing_vocabularies():
@@ -197,7 +254,7 @@ def test_drawings_are_tinted_and_have_a_legend():
 def test_commands_for_boxes_refuse_a_segmenter(catseg_file, tmp_path):
     Image.fromarray(photo(40, 60)).save(tmp_path / "a.png")
     given = ["--names", "red cup, ball", "--output", str(tmp_path / "out"), "--device", "cpu"]
-    with pytest.raises(ConfigurationError, match="CATSeg labels pixels.*`denserc segment`"):
+    with pytest.raises(ConfigurationError, match="CATSeg labels pixels.*`denserc segment --model`"):
         detect([str(tmp_path / "a.png"), "--model", str(catseg_file), *given])
     with pytest.raises(ConfigurationError, match="CATSeg labels pixels"):
         show(["--images", str(tmp_path), "--detector", str(catseg_file), *given])

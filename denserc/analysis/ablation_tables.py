@@ -1,6 +1,6 @@
 """The paper's ablations as data: which settings each row changes, and what the paper reports for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -9,10 +9,10 @@ class Variant:
     """One row.
 
     Args:
-        title: of the row.
-        settings: config keys and values in which it differs from the base config.
-        paper: the paper's column -> its figure.
-        trained: whether it is distilled; otherwise the CLIP is read as it is.
+        title: Title of the row.
+        settings: Config keys and values in which it differs from the base config.
+        paper: Column of the paper -> its figure.
+        trained: True if it is distilled; otherwise the CLIP is used unchanged.
     """
 
     title: str
@@ -26,22 +26,46 @@ class Ablation:
     """One table.
 
     Args:
-        title: what is compared.
-        variants: its rows.
-        measures: the paper's columns, and which of ours each is compared with; None for those that are shown alone.
+        title: Subject of the comparison.
+        variants: Rows.
+        measures: Columns of the paper, and the keys of their counterparts here; the first measured one is compared. A
+            column without counterparts is shown only.
     """
 
     title: str
     variants: Sequence[Variant]
-    measures: Mapping[str, str | None]
+    measures: Mapping[str, Sequence[str]]
 
 
-OURS = {"boxes_top1": "Boxes", "thing_masks_top1": "Thing", "stuff_masks_top1": "Stuff"}
-_REGIONS = {"Boxes": "boxes_top1", "Thing Masks": "thing_masks_top1", "Stuff Masks": "stuff_masks_top1"}
-_SEGMENTATION = ("A-847", "PC-459", "A-150")
+REGIONS = {"boxes_top1": "Boxes", "thing_masks_top1": "Thing", "stuff_masks_top1": "Stuff"}
+"""Measures of region classification and their titles."""
+DOWNSTREAM_TITLES = {"segmentation": "CAT-Seg", "dense_segmentation": "Dense", "detection": "F-ViT"}
+DATASET_TITLES = {
+    "ade20k_full_sem_seg_freq_val_all": "A-847",
+    "context_459_test_sem_seg": "PC-459",
+    "ade20k_150_test_sem_seg": "A-150",
+    "context_59_test_sem_seg": "PC-59",
+    "ov_coco_2017_val": "",
+    "miniature_ov_coco_val": "",
+    "miniature_semantic_val": "",
+    "miniature_semantic_transfer_val": "transfer",
+}
+"""Short names of data sets in headings; "" where the metric names the measure."""
+METRIC_TITLES = {"mIoU": "", "mIoU_seen": "seen", "mIoU_unseen": "unseen", "AP50_novel": "novel AP50"}
+
+_SEGMENTATION = {
+    "A-847": ("segmentation/ade20k_full_sem_seg_freq_val_all/mIoU",),
+    "PC-459": ("segmentation/context_459_test_sem_seg/mIoU",),
+    # In the miniature, the set whose names and look differ from the training set's, as those of A-150 do.
+    "A-150": ("segmentation/ade20k_150_test_sem_seg/mIoU", "segmentation/miniature_semantic_transfer_val/mIoU"),
+    "PC-59": ("segmentation/context_59_test_sem_seg/mIoU",),
+}
+_NOVEL = ("detection/ov_coco_2017_val/AP50_novel", "detection/miniature_ov_coco_val/AP50_novel")
+_T11 = {"Boxes": ("boxes_top1",), "Thing Masks": ("thing_masks_top1",), "Stuff Masks": ("stuff_masks_top1",)}
+_BUILT = {column: _SEGMENTATION[column] for column in ("A-847", "PC-459", "A-150")} | {"OV-COCO novel": _NOVEL}
 
 
-def _figures(columns: Sequence[str], *values: float) -> dict[str, float]:
+def _figures(columns: Iterable[str], *values: float) -> dict[str, float]:
     return dict(zip(columns, values, strict=True))
 
 
@@ -52,42 +76,41 @@ def _named(construction: str, **fields) -> tuple:
     return tuple(settings)
 
 
-_T13 = (*_SEGMENTATION, "PC-59")
-_BUILT = (*_SEGMENTATION, "OV-COCO novel")
-
 TABLES = {
     "11": Ablation(
         "Table 11: the losses",
         (
-            Variant(
-                "CLIP, undistilled", _named("clipself"), _figures(tuple(_REGIONS), 18.2, 20.6, 18.4), trained=False
-            ),
-            Variant("L_semantics", ("DISTILL.COHERENCE.WEIGHT", 0.0), _figures(tuple(_REGIONS), 75.3, 76.8, 50.5)),
-            Variant("L_coherence", ("DISTILL.SEMANTICS.WEIGHT", 0.0), _figures(tuple(_REGIONS), 65.9, 71.4, 51.9)),
-            Variant("L_semantics + L_coherence", (), _figures(tuple(_REGIONS), 76.7, 78.1, 55.8)),
+            Variant("CLIP, undistilled", _named("clipself"), _figures(_T11, 18.2, 20.6, 18.4), trained=False),
+            Variant("L_semantics", ("DISTILL.COHERENCE.WEIGHT", 0.0), _figures(_T11, 75.3, 76.8, 50.5)),
+            Variant("L_coherence", ("DISTILL.SEMANTICS.WEIGHT", 0.0), _figures(_T11, 65.9, 71.4, 51.9)),
+            Variant("L_semantics + L_coherence", (), _figures(_T11, 76.7, 78.1, 55.8)),
         ),
-        _REGIONS,
+        _T11,
     ),
     "12": Ablation(
         "Table 12: W_H shared or one a block",
         (
-            Variant("per-layer", _named("denserc_per_layer"), _figures(tuple(_REGIONS), 76.6, 77.9, 55.6)),
-            Variant("shared", (), _figures(tuple(_REGIONS), 76.7, 78.1, 55.8)),
+            Variant("per-layer", _named("denserc_per_layer"), _figures(_T11, 76.6, 77.9, 55.6)),
+            Variant("shared", (), _figures(_T11, 76.7, 78.1, 55.8)),
         ),
-        _REGIONS,
+        _T11,
     ),
     "13": Ablation(
         "Table 13: the final MLP in teacher and student",
         (
             Variant(
-                "teacher yes, student yes", _named("denserc", FINAL_MLP=True), _figures(_T13, 15.9, 22.6, 37.6, 61.4)
+                "teacher yes, student yes",
+                _named("denserc", FINAL_MLP=True),
+                _figures(_SEGMENTATION, 15.9, 22.6, 37.6, 61.4),
             ),
-            Variant("teacher yes, student no", (), _figures(_T13, 15.9, 22.7, 37.6, 61.3)),
+            Variant("teacher yes, student no", (), _figures(_SEGMENTATION, 15.9, 22.7, 37.6, 61.3)),
             Variant(
-                "teacher no, student no", ("DISTILL.TEACHER.FINAL_MLP", False), _figures(_T13, 15.6, 22.8, 37.2, 61.2)
+                "teacher no, student no",
+                ("DISTILL.TEACHER.FINAL_MLP", False),
+                _figures(_SEGMENTATION, 15.6, 22.8, 37.2, 61.2),
             ),
         ),
-        dict.fromkeys(_T13) | {"A-150": "stuff_masks_top1"},
+        _SEGMENTATION,
     ),
     "construction": Ablation(
         "Ablation of the construction",
@@ -99,7 +122,7 @@ TABLES = {
             Variant("three blocks' v, q-q attention", _named("denserc_qq"), _figures(_BUILT, 15.4, 21.9, 36.7, 42.3)),
             Variant("three blocks' v, HSG (DenseRC)", (), _figures(_BUILT, 15.9, 22.7, 37.6, 45.6)),
         ),
-        dict.fromkeys(_SEGMENTATION) | {"A-150": "stuff_masks_top1", "OV-COCO novel": "boxes_top1"},
+        _BUILT,
     ),
     # Not in the paper: whether the gates' own effect depends on how far a short training lets them move.
     "gates": Ablation(

@@ -45,8 +45,8 @@ def alignment(encoder: DenseEncoder, parts: Parts, targets: torch.Tensor) -> Ali
     """Eq. 18 for measured patches.
 
     Args:
-        encoder: the one that `parts` are of.
-        parts: of R patches.
+        encoder: Encoder whose features `parts` split.
+        parts: Contributions to R patches.
         targets: (R, E) c_r, the teacher's class token of the crop of each patch's region; of any length.
     """
     targets = F.normalize(targets, dim=-1)

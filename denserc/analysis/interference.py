@@ -1,4 +1,4 @@
-"""How much of a dense feature comes from unrelated patches: Eq. 16-19 of the paper's supplement, measured.
+"""Share of a dense feature that comes from unrelated patches: Eq. 16-19 of the paper's supplement, measured.
 
 The fused feature of patch r (Eq. 16) is a sum over blocks l and tokens j of S_rj^(l) P^(l) v_j^(l). Here it is taken
 apart, from the attention matrices themselves, into parts that add up to it:
@@ -36,7 +36,7 @@ from .linearised import Linearised
 
 
 class Unrelated(Enum):
-    """Which patches are unrelated to patch r: the set U_r of Eq. 17."""
+    """Patches that are unrelated to patch r: the set U_r of Eq. 17."""
 
     OUTSIDE_REGION = "outside_region"  # those that the region of r does not touch
     OTHER_PATCHES = "other_patches"  # all but r itself
@@ -51,7 +51,7 @@ def unrelated_patches(
         touched: (K, N) bool, the patches that each of K regions touches.
         rows: (R,) int64, the measured patches.
         owner: (R,) int64, the region of each.
-        reading: which patches count.
+        reading: Patches that count.
 
     Returns:
         (R, N) bool.
@@ -67,7 +67,7 @@ class Parts:
 
     Args:
         on, off: (k, R, D), block by block, the last block last.
-        class_token, bias, residual: (R, D).
+        class_token, bias, residual: (R, D) contributions of the class token, biases and residual stream.
         diagonal: (R,), Eq. 19: sum over blocks and j in U_r of |S_rj P v_j|^2, all products between patches dropped.
         mass_off, mass_class_token: (R,) attention on U_r and on the class token, mean over heads and
             blocks. The rows of `csa_attention` add up to 2.
@@ -95,11 +95,11 @@ def decompose(
     """The parts of a construction's features at some patches of one image.
 
     Args:
-        encoder: tower and construction, in eval mode.
+        encoder: Tower and construction, in eval mode.
         image: (1, 3, H, W), normalized.
         rows: (R,) int64, row-major indices of the measured patches r.
         unrelated: (R, N) bool, U_r of each; r itself may not be in it.
-        chunk: so many attention rows at a time: A x chunk x T numbers are held at once, never A x N x N.
+        chunk: Number of attention rows at a time: A x chunk x T numbers are held at once, never A x N x N.
 
     Raises:
         ConfigurationError: r is in its own U_r, or the tower's inner norm is none that can be split.
@@ -144,7 +144,7 @@ class _BlockParts:
 
 
 def _after_values(encoder: DenseEncoder, index: int):
-    """What follows the merged heads of one block: inner norm and output projection, (..., D) -> (..., D)."""
+    """Apply the layers after the merged heads of one block: inner norm and output projection, (..., D) -> (..., D)."""
     tower = encoder.tower
     projection = tower.depth - 1 if encoder.construction.projection is Projection.LAST else index
     return lambda merged: tower.output_projection(projection, tower.inner_norm(index, merged))
@@ -216,9 +216,10 @@ def _head_gram(after: Linearised, v: torch.Tensor) -> torch.Tensor:
 def _attention_inputs(
     encoder: DenseEncoder, index: int, normed: torch.Tensor, v: torch.Tensor, stream: TokenStream
 ) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
-    """What each softmax is taken of, as in `DenseEncoder`: left and right (1, A, T, d) and the factor of their product.
+    """Factors of each softmax's argument, as in `DenseEncoder`; the sum of the softmaxes is S.
 
-    The sum of the softmaxes is S.
+    Returns:
+        For each softmax: left and right factor (1, A, T, d), and the scale of their product.
     """
     module = encoder.construction.module
     if module is ValueModule.QK_ATTENTION:

@@ -23,10 +23,10 @@ class Linearised:
 
     Args:
         function: (..., D) -> (..., F), applied per token.
-        like: any tensor (..., D); its width, type and device are those of the probes.
+        like: Any tensor (..., D); its width, type and device are those of the probes.
 
     Raises:
-        ConfigurationError: the function is neither linear with a bias nor a LayerNorm followed by linear maps.
+        ConfigurationError: The function is neither linear with a bias nor a LayerNorm followed by linear maps.
     """
 
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor):

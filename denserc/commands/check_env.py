@@ -1,9 +1,9 @@
-"""`denserc check-env`: versions, devices and what is missing, each with its fix."""
+"""`denserc check-env`: versions, devices and missing parts, each with its fix."""
 
 from .parsing import CommandParser
 
 DESCRIPTION = """\
-Report versions, devices and what is missing, each with its fix, and try DenseRC itself. Ends with 1 when something
+Report versions, devices and missing parts, each with its fix, and try DenseRC itself. Ends with 1 when something
 required is missing or broken."""
 
 EXAMPLES = """

@@ -17,7 +17,7 @@ def parser() -> CommandParser:
     """The options."""
     parser = CommandParser("configs", DESCRIPTION, EXAMPLES)
     parser.add_argument("name", nargs="?", help="a config to print; by default all are listed")
-    parser.add_argument("--path", action="store_true", help="print where the file is")
+    parser.add_argument("--path", action="store_true", help="print the path of the file")
     return parser
 
 

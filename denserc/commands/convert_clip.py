@@ -20,10 +20,10 @@ def parser() -> CommandParser:
     parser.add_argument("file", help="published weights")
     parser.add_argument("output", help="the checkpoint to write, .safetensors")
     parser.add_argument("--encoder", required=True, help="open_clip's name, e.g. EVA02-B-16 or EVA02-L-14-336")
-    parser.add_argument("--construction", required=True, choices=UNGATED_CONSTRUCTIONS, help="of the dense features")
+    parser.add_argument("--construction", required=True, choices=UNGATED_CONSTRUCTIONS, help="kind of dense features")
     parser.add_argument("--clip", default="", help="file or tag to take the text tower from, where the file has none")
     parser.add_argument(
-        "--position-resize", default="bicubic", choices=POSITION_RESIZE, help="of the positions (default: bicubic)"
+        "--position-resize", default="bicubic", choices=POSITION_RESIZE, help="interpolation (default: bicubic)"
     )
     return parser
 

@@ -5,7 +5,7 @@ from .parsing import CommandParser
 
 DESCRIPTION = """\
 Convert a published F-ViT detector, exactly or with the full list of what does not fit. A published file holds no text
-tower: --clip names the CLIP that its encoder was distilled from. --construction tells how the encoder makes dense
+tower: --clip names the CLIP that its encoder was distilled from. --construction is the form of the encoder's dense
 features: clipself for plain EVA-CLIP and CLIPSelf, declip for DeCLIP. The config follows from the shapes of the four
 published detectors and is printed; --config names another."""
 
@@ -23,7 +23,7 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--clip", required=True, help="CLIP whose text tower is taken: a file or one of open_clip's tags"
     )
-    parser.add_argument("--construction", required=True, choices=UNGATED_CONSTRUCTIONS, help="of the dense features")
+    parser.add_argument("--construction", required=True, choices=UNGATED_CONSTRUCTIONS, help="kind of dense features")
     parser.add_argument(
         "--config", default="", metavar="FILE", help="config file or packaged name; by default from the shapes"
     )

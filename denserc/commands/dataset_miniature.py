@@ -1,4 +1,4 @@
-"""`denserc dataset miniature`: drawn stand-ins for COCO and LVIS."""
+"""`denserc dataset miniature`: drawn substitutes for COCO and LVIS."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def parser() -> CommandParser:
     """The options."""
     parser = CommandParser("dataset miniature", DESCRIPTION, EXAMPLES)
     parser.add_argument("--root", type=Path, default=Path("datasets/miniature"), help="default: datasets/miniature")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing (default: 0)")
     for name, value in WORLD_SIZES.items():
         what = "side of the scenes in pixels" if name == "side" else "number of scenes"
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"{what} (default: {value})")

@@ -1,4 +1,4 @@
-"""`denserc describe`: what a DenseRC checkpoint holds."""
+"""`denserc describe`: contents of a DenseRC checkpoint."""
 
 import json
 

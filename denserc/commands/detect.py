@@ -8,21 +8,30 @@ from .parsing import CommandParser, listed
 DESCRIPTION = """\
 Detect objects in photos by the names of their classes. Writes pictures/ (boxes drawn), detections.json (COCO's results
 format), images.json (COCO's images and categories, to which the ids in detections.json belong) and detections.csv.
-Boxes are in pixels of the upright photo."""
+Boxes are in pixels of the upright photo. Without --model, the packaged miniature is used. It shows that the
+installation works and knows only a drawn world; photos need a model trained on photos."""
 
 EXAMPLES = """
 denserc detect photos/ --model model_final.pth --names "red cup, ball" --output out/
+denserc detect output/demo/world/coco/val2017 --output out/
 denserc detect a.jpg b.png "more/*.jpg" --model model_final.pth --names-file names.txt --output out/
 """
+
+DEFAULT_MODEL = "miniature"
 
 
 def parser() -> CommandParser:
     """The options."""
     parser = CommandParser("detect", DESCRIPTION, EXAMPLES)
     parser.add_argument("images", nargs="+", help="image files, folders (with those below), or quoted patterns")
-    parser.add_argument("--model", required=True, metavar="FILE", help="checkpoint, such as output/.../model_final.pth")
-    names = parser.add_mutually_exclusive_group(required=True)
-    names.add_argument("--names", help='classes to detect, with commas: "red cup, ball"')
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="FILE",
+        help=f"checkpoint, such as output/.../model_final.pth (default: the packaged {DEFAULT_MODEL})",
+    )
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument("--names", help='classes to detect, with commas: "red cup, ball" (default: the model\'s own)')
     names.add_argument("--names-file", type=Path, metavar="FILE", help="text file with one class per line")
     parser.add_argument("--novel", default="", help="those of the classes that training has not seen, if known")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
@@ -39,21 +48,34 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         DataError: No image was found or none can be read, or the names are not a vocabulary.
         CheckpointError: The model cannot be loaded.
+        ConfigurationError: Neither names were given nor has the model any.
     """
     args = parser().parse_args(arguments)
 
     from ..predictor import Predictor
+    from ..structures import ConfigurationError
     from ..tools.detect import detect, image_files, read_names
 
     files = image_files(args.images)
+    names = None if args.names is None else listed(args.names)
+    if args.names_file is not None:
+        names = read_names(args.names_file)
     predictor = Predictor(
         args.model,
-        listed(args.names) if args.names_file is None else read_names(args.names_file),
+        names,
         novel=listed(args.novel),
         device=args.device,
         threshold=args.threshold,
         batch_size=args.batch_size,
     )
+    if predictor.vocabulary is None:
+        raise ConfigurationError(
+            f"{args.model} has no class names of its own: give --names or --names-file, or use a file of "
+            "`denserc export portable --names`."
+        )
+    if description := predictor.model.metadata.get("description"):
+        which = "of its own" if names is None else "given"
+        print(f"model: {args.model}, which knows {description}; class names: {len(predictor.names)}, {which}")
     found, unreadable = detect(predictor, files, args.output, pictures=not args.no_pictures)
     for message in unreadable:
         print(message, file=sys.stderr)

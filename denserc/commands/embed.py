@@ -8,8 +8,8 @@ from .parsing import CommandParser
 DESCRIPTION = """\
 Write text embeddings of class names, made by the text tower of any encoder, for use without it or elsewhere.
 "background" is added. The file names the text tower by its fingerprint, and a detector with another one refuses it
-(MODEL.VOCABULARY.EMBEDDINGS). --compare embeds the names of a file that carries no fingerprint, and tells whether this
-tower made it; the command then ends with 1 if not."""
+(MODEL.VOCABULARY.EMBEDDINGS). --compare embeds the names of a file without a fingerprint, and checks whether this tower
+made it; the command then ends with 1 if not."""
 
 EXAMPLES = """
 denserc embed --checkpoint denserc.safetensors --data-sets ov_lvis_v1_val birds.yaml --output lvis_and_birds.safetensors
@@ -24,7 +24,7 @@ def parser() -> CommandParser:
     parser = CommandParser("embed", DESCRIPTION, EXAMPLES)
     parser.add_argument("--checkpoint", default="", metavar="FILE", help="a denserc.safetensors, or a detector's .pth")
     parser.add_argument("--encoder", default="", help="open_clip's model name instead")
-    parser.add_argument("--weights", default="", help="of the encoder: a file, or one of open_clip's tags")
+    parser.add_argument("--weights", default="", help="weights of --encoder: a file, or one of open_clip's tags")
     parser.add_argument("--data-sets", nargs="*", default=[], metavar="SET", help="registered sets, or descriptions")
     parser.add_argument("--names", default="", help="names, with commas")
     parser.add_argument("--names-file", default="", metavar="FILE", help="a JSON list, or one name per line")

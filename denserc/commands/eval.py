@@ -10,6 +10,7 @@ DESCRIPTION = """\
 Evaluate a detector on DATASETS.TEST (with --config-file), or score saved predictions again without a model (with
 --predictions or --proposals, and --data-set). Another DATASETS.TEST is zero-shot transfer: the vocabulary is that of
 each test set. Data sets are below $DETECTRON2_DATASETS, by default ./datasets. Encoders: `denserc distill --eval-only`.
+Answers of a LLaVA: `denserc eval llava`.
 """
 
 EXAMPLES = """

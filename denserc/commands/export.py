@@ -6,7 +6,8 @@ from .parsing import CommandParser, listed
 
 DESCRIPTION = """\
 Export a detector as one program of torch.export whose text embeddings are an input. It needs torch and torchvision,
-neither Detectron2 nor DenseRC. docs/EXPORT.md describes its inputs and outputs."""
+neither Detectron2 nor DenseRC. docs/EXPORT.md describes its inputs and outputs. `denserc export vision-tower` and
+`denserc export llava` export an encoder for LLaVA."""
 
 EXAMPLES = """
 denserc export model_final.pth detector.pt2 --side 640
@@ -19,9 +20,9 @@ def parser() -> CommandParser:
     parser = CommandParser("export", DESCRIPTION, EXAMPLES)
     parser.add_argument("detector", help="a detector checkpoint")
     parser.add_argument("output", type=Path, help="the program to write, .pt2")
-    parser.add_argument("--side", type=int, help="of the square input (default: the detector's INPUT.SIZE)")
+    parser.add_argument("--side", type=int, help="side of the square input, pixels (default: INPUT.SIZE)")
     parser.add_argument("--names", default="", help="also write the text embeddings of these names, with commas")
-    parser.add_argument("--device", default="cpu", help="that the program is to run on (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="device that the program will run on (default: cpu)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`denserc lab interference`: how much of a feature comes from unrelated patches."""
+"""`denserc lab interference`: share of unrelated patches in a feature."""
 
 from pathlib import Path
 
@@ -40,10 +40,10 @@ def parser() -> CommandParser:
         default=list(DEFAULT),
         choices=CONSTRUCTIONS,
         metavar="NAME",
-        help=f"of {', '.join(CONSTRUCTIONS)} (default: {' '.join(DEFAULT)})",
+        help=f"one or more of {', '.join(CONSTRUCTIONS)} (default: {' '.join(DEFAULT)})",
     )
     parser.add_argument(
-        "--unrelated", default="outside_region", choices=UNRELATED_PATCHES, help="which patches are off-target"
+        "--unrelated", default="outside_region", choices=UNRELATED_PATCHES, help="patches that count as off-target"
     )
     parser.add_argument("--regions", default="all", choices=KINDS, help="kind of regions (default: all)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")

@@ -13,8 +13,8 @@ def did_you_mean(given: str, known: Mapping[str, str] | Iterable[str]) -> str:
     """The words "; did you mean X?" for the nearest known word, or "" where none is near.
 
     Args:
-        given: what the user wrote; a known word that it begins with counts as nearest.
-        known: legal words; of a mapping, its keys are compared and its values proposed.
+        given: Word of the user; a known word that it begins with counts as nearest.
+        known: Legal words; of a mapping, its keys are compared and its values proposed.
     """
     proposals = known if isinstance(known, Mapping) else {word: word for word in known}
     beginnings = [word for word in proposals if given.startswith(word) and len(word) > 2]
@@ -28,7 +28,7 @@ def listed(text: str) -> list[str]:
 
 
 def show(text: str) -> None:
-    """Print a text; a reader that has left, such as `| head`, is not an error."""
+    """Print a text; a closed pipe, as in `| head`, is not an error."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -39,9 +39,9 @@ class CommandParser(argparse.ArgumentParser):
     """argparse's parser with the look and the errors of `denserc`.
 
     Args:
-        command: name of the sub-command, e.g. "convert clip".
-        description: what it does.
-        examples: lines of an example, shown below the options.
+        command: Name of the sub-command, e.g. "convert clip".
+        description: Purpose of the command.
+        examples: Lines of an example, shown below the options.
     """
 
     def __init__(self, command: str, description: str, examples: str):

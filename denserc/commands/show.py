@@ -27,7 +27,7 @@ def parser() -> CommandParser:
     parser.add_argument("--novel", default="", help="those of --names that are novel")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--number", type=int, default=8, help="pictures, evenly spread; 0: all (default: 8)")
-    parser.add_argument("--novel-only", action="store_true", help="of a data set, only images with novel objects")
+    parser.add_argument("--novel-only", action="store_true", help="with --data-set: only images with novel objects")
     parser.add_argument("--threshold", type=float, default=0.2, help="lowest score that is drawn (default: 0.2)")
     parser.add_argument("--most", type=int, default=12, help="most detections drawn in a picture (default: 12)")
     parser.add_argument(

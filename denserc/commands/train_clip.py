@@ -21,7 +21,7 @@ def parser() -> CommandParser:
     parser.add_argument("--steps", type=int, default=argparse.SUPPRESS, help="length of the training")
     parser.add_argument("--batch", type=int, default=argparse.SUPPRESS, help="crops per step")
     parser.add_argument("--rate", type=float, default=argparse.SUPPRESS, help="peak learning rate of AdamW")
-    parser.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of weights and data")
+    parser.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="seed of weights and data")
     parser.add_argument("--evaluate-every", type=int, default=300, help="steps between evaluations (default: 300)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     return parser

@@ -13,8 +13,8 @@ def training_parser(command: str, description: str, examples: str, *, eval_only:
     """Parser with Detectron2's flags and defaults.
 
     Args:
-        command, description, examples: see CommandParser.
-        eval_only: offer --eval-only.
+        command, description, examples: See CommandParser.
+        eval_only: True to offer --eval-only.
     """
     parser = CommandParser(command, description, examples)
     parser.add_argument("--config-file", default="", metavar="FILE", help=CONFIG_FILE)
@@ -42,7 +42,7 @@ def training_parser(command: str, description: str, examples: str, *, eval_only:
 
 
 def parse_training(parser: CommandParser, arguments: list[str] | None) -> argparse.Namespace:
-    """Parse; a flag among the KEY VALUE pairs, where argparse would take it for a key, is an error."""
+    """Parse the flags; a flag among the KEY VALUE pairs is an error, because argparse would take it for a key."""
     args = parser.parse_args(arguments)
     late = [word for word in args.opts[::2] if word.startswith("-")]
     if late:

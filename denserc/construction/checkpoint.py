@@ -28,10 +28,10 @@ class DenseModel:
     """A dense encoder with the text tower of the same CLIP.
 
     Args:
-        encoder: images -> dense features.
-        text: prompts -> embeddings in the same space.
+        encoder: Images -> dense features.
+        text: Prompts -> embeddings in the same space.
         logit_scale: CLIP's learned inverse temperature.
-        extra: what the producer noted: schedule, seed, data; plain JSON values.
+        extra: Notes of the producer, such as schedule, seed and data, as plain JSON values.
     """
 
     encoder: DenseEncoder
@@ -42,7 +42,7 @@ class DenseModel:
 
 @dataclass
 class Metadata:
-    """What a checkpoint says of itself; nothing about it is guessed from a name."""
+    """Description that a checkpoint includes; nothing is guessed from its name."""
 
     version: int
     encoder: str
@@ -52,11 +52,11 @@ class Metadata:
     patch_size: int
     text_fingerprint: str
     extra: dict
-    position_resize: str = PositionResize.BICUBIC.value  # older files do not say it
+    position_resize: str = PositionResize.BICUBIC.value  # absent from older files
 
 
 def save_checkpoint(path: str | Path, model: DenseModel) -> None:
-    """Write a model to one file, atomically: a crash leaves the old file or none, never half of one."""
+    """Write a model to one file, atomically: a crash leaves the old file or none, never a partial one."""
     encoder, pixels = model.encoder, model.encoder.tower.pixels
     metadata = Metadata(
         version=FORMAT_VERSION,
@@ -76,10 +76,10 @@ def save_checkpoint(path: str | Path, model: DenseModel) -> None:
 
 
 def read_metadata(path: str | Path) -> Metadata:
-    """What a checkpoint says of itself, without loading its tensors.
+    """Read the description of a checkpoint without loading its tensors.
 
     Raises:
-        CheckpointError: the file is absent, no DenseRC checkpoint, or of a newer format.
+        CheckpointError: The file is absent, no DenseRC checkpoint, or of a newer format.
     """
     if not Path(path).is_file():
         raise CheckpointError(
@@ -104,12 +104,12 @@ def read_metadata(path: str | Path) -> Metadata:
 
 
 def load_checkpoint(path: str | Path) -> DenseModel:
-    """Rebuild the model of a checkpoint from its path alone, exactly.
+    """Rebuild the model of a checkpoint from its path, exactly.
 
     Raises:
-        CheckpointError: see `read_metadata`.
-        WeightsMismatchError: the tensors do not fit the named encoder and construction.
-        FingerprintMismatchError: the text tower is not the one that the file says.
+        CheckpointError: See `read_metadata`.
+        WeightsMismatchError: The tensors do not fit the named encoder and construction.
+        FingerprintMismatchError: The text tower is not the one that the metadata names.
     """
     metadata = read_metadata(path)
     if metadata.extra.get("encoder_weights") == "RANDOM":

@@ -7,7 +7,7 @@ from ..structures import ConfigurationError, choose
 
 
 class ValueSource(Enum):
-    """Which value embeddings make the dense feature (ablation of the construction, columns 'values')."""
+    """Value embeddings that make the dense feature (ablation of the construction, columns 'values')."""
 
     LAST_BLOCK_RESIDUAL = "last_block_residual"  # x + Proj(v) of the last block: CLIPSelf
     LAST_BLOCK = "last_block"  # Proj(v) of the last block: DeCLIP
@@ -16,7 +16,7 @@ class ValueSource(Enum):
 
 
 class ValueModule(Enum):
-    """What stands between the values and the output projection (same ablation, 'module')."""
+    """Module between the values and the output projection (same ablation, 'module')."""
 
     NONE = "none"
     QK_ATTENTION = "qk_attention"  # the block's own attention: rotary, scaled
@@ -29,12 +29,12 @@ class ValueModule(Enum):
 
     @property
     def self_correlated(self) -> str:
-        """Which of q, k and v an attention correlates with themselves; "" for the modules that do not."""
+        """Those of q, k and v that an attention correlates with themselves; "" for the modules that do not."""
         return _SELF_CORRELATED.get(self.value, "")
 
     @property
     def mixes(self) -> bool:
-        """Whether a patch sees the values of others."""
+        """True if the values of other patches enter a patch's feature."""
         return self is ValueModule.QK_ATTENTION or bool(self.self_correlated)
 
 
@@ -48,14 +48,14 @@ _SELF_CORRELATED = {
 
 
 class Projection(Enum):
-    """Which output projection a block's values go through."""
+    """Output projection of a block's values."""
 
-    OWN = "own"  # each block's own, as the unrolled sum of the derivation says
+    OWN = "own"  # each block's own, as in the unrolled sum of the derivation
     LAST = "last"  # the last block's for all: one product instead of k
 
 
 class GatePosition(Enum):
-    """Where the gate stands in towers with a norm between heads and projection (EVA-02)."""
+    """Position of the gate in towers with a norm between heads and projection (EVA-02)."""
 
     BEFORE_NORM = "before_norm"
     AFTER_NORM = "after_norm"
@@ -66,13 +66,13 @@ class Construction:
     """A dense construction, whole. The paper's DenseRC is the default.
 
     Args:
-        values: which values.
+        values: Value embeddings used.
         num_blocks: k, for LAST_K_BLOCKS only.
-        module: what is applied over them.
+        module: Module over them.
         shared_gate: HSG only: one W_H for all blocks (paper) or one per block (Table 12).
-        projection: which output projection.
-        gate_position: HSG only.
-        final_mlp: whether the last block's MLP follows (Table 13, "final MLP in student").
+        projection: Output projection of the values.
+        gate_position: Position of the gates; only for HSG.
+        final_mlp: True to run the last block's MLP (Table 13, "final MLP in student").
     """
 
     values: ValueSource = ValueSource.LAST_K_BLOCKS
@@ -95,12 +95,12 @@ class Construction:
 
     @property
     def blocks_used(self) -> int:
-        """How many of the tower's last blocks give values."""
+        """Number of the tower's last blocks whose values are used."""
         return self.num_blocks if self.values is ValueSource.LAST_K_BLOCKS else 1
 
     @property
     def num_gates(self) -> int:
-        """How many W_H there are."""
+        """Number of gate projections W_H."""
         if self.module is not ValueModule.HSG:
             return 0
         return 1 if self.shared_gate else self.blocks_used

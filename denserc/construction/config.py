@@ -60,7 +60,7 @@ KEYS = (
         kind=str,
         choices=Projection,
     ),
-    Key("MODEL.CONSTRUCTION.FINAL_MLP", None, "Whether the last block's MLP follows (Table 13).", kind=bool),
+    Key("MODEL.CONSTRUCTION.FINAL_MLP", None, "True to run the last block's MLP (Table 13).", kind=bool),
     Key(
         "INPUT.SIZE",
         640,
@@ -89,7 +89,7 @@ def build_dense_model(cfg: CfgNode) -> DenseModel:
     """The dense encoder and text tower that the config names, on the CPU.
 
     Raises:
-        ConfigurationError: an unknown name or tag, or both WEIGHTS and RANDOM_INIT.
+        ConfigurationError: An unknown name or tag, or both WEIGHTS and RANDOM_INIT.
     """
     settings = cfg.MODEL.ENCODER
     if settings.CHECKPOINT:

@@ -40,10 +40,10 @@ def count_multiply_accumulates(encoder: DenseEncoder, size: tuple[int, int]) -> 
     """Count the multiply-accumulates of one dense forward, by operator.
 
     fvcore's counter works on a trace and does not include fused attention; `flop_counter` does.
-    Nothing is computed: the count runs on shapes alone (meta device).
+    Nothing is computed: only shapes are propagated (meta device).
 
     Args:
-        encoder: the dense encoder; it is copied, not changed.
+        encoder: The dense encoder; it is copied, not changed.
         size: (H, W) of one input image.
 
     Returns:

@@ -24,12 +24,12 @@ class DenseEncoder(nn.Module):
     """Images -> dense features in the image-text space, and the residual maps that F-ViT needs.
 
     Args:
-        tower: the image tower; its weights are the construction's weights.
-        construction: the named choices.
+        tower: The image tower; its weights are the construction's weights.
+        construction: The named choices.
 
     Attributes:
-        gates: the HSG module, or None.
-        gradient_checkpointing: what the blocks compute again in the backward pass of a training.
+        gates: The HSG module, or None.
+        gradient_checkpointing: Part of the blocks that a backward pass recomputes, in eval mode too.
     """
 
     def __init__(self, tower: ImageTower, construction: Construction):
@@ -77,12 +77,12 @@ class DenseEncoder(nn.Module):
         """One pass for the dense features and the residual stream after some blocks.
 
         The map of the last block comes from the block without attention, x + Proj(v) and its MLP,
-        as in the original F-ViT; no final norm is applied to any map.
+        as in MMDetection F-ViT; no final norm is applied to any map.
 
         Args:
             images: (B, 3, H, W), normalized.
-            blocks: indices of the blocks whose output is wanted, ascending.
-            dense: whether the dense features are wanted.
+            blocks: Indices of the blocks whose output is returned, ascending.
+            dense: True to compute the dense features.
 
         Returns:
             (B, E, h, w) dense features, or None; and one (B, D, h, w) map per index of `blocks`.
@@ -97,12 +97,12 @@ class DenseEncoder(nn.Module):
             images: (B, 3, H, W), normalized.
 
         Returns:
-            (B, E, h, w) dense features, and context (B, G, N, C): with one part (q, k or v) G = 1 and C = D, the heads
-            side by side; with several G = A, a head for itself, its parts as unit vectors side by side, so that
-            correlations of the joined are the mean of the parts' correlations. Not normalized.
+            (B, E, h, w) dense features, and context (B, G, N, C), not normalized. With one part (q, k or v), G = 1 and
+            C = D: the heads are concatenated. With several parts, G = A: each head concatenates the unit vectors of its
+            parts, so that the correlation of two tokens is the mean of the parts' correlations.
 
         Raises:
-            ConfigurationError: the construction has no attention of q, k or v with themselves.
+            ConfigurationError: The construction has no attention of q, k or v with themselves.
         """
         if not self.construction.module.self_correlated:
             names = [module.value for module in ValueModule if module.self_correlated]
@@ -145,8 +145,7 @@ class DenseEncoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The tokens after a block, and its part of the sum; None without a position among the blocks used."""
         before = stream.with_tokens(tokens)
-        kind = self.gradient_checkpointing if self.training else GradientCheckpointing.NONE
-        after, normed, v = run_block(self.tower.block, kind, index, before)
+        after, normed, v = run_block(self.tower.block, self.gradient_checkpointing, index, before)
         part = None if position is None else self._project(index, position, before, normed, v)
         return after.tokens, part
 
@@ -203,11 +202,11 @@ class DenseEncoder(nn.Module):
         """One block's part of the sum, (B, N, D); before the projection when that is the last block's for all.
 
         Args:
-            index: the block.
-            position: its place among the blocks used, from 0.
-            stream: what enters the block.
-            normed, v: of all tokens, or of the patches alone where nothing mixes over tokens.
-            parts: what is correlated with itself, where it is known already.
+            index: Index of the block.
+            position: Its position among the blocks used, from 0.
+            stream: Input of the block.
+            normed, v: Normalized input and values of all tokens, or of the patches only where nothing mixes tokens.
+            parts: Factors of the self-correlation that were computed before.
         """
         choice, tower = self.construction, self.tower
         n = stream.patches.shape[1]

@@ -1,4 +1,4 @@
-"""Head Selection Gating (HSG): which heads speak, decided patch by patch."""
+"""Head Selection Gating (HSG): a gate per patch and head."""
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ class HeadSelectionGating(nn.Module):
         """The gates of one block.
 
         Args:
-            position: which of the blocks used, counted from 0.
+            position: Index among the blocks used, from 0.
             normed: (B, T, D) = LN(x) of that block.
 
         Returns:

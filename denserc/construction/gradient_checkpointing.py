@@ -1,6 +1,6 @@
-"""What a student's blocks keep for the backward pass, and what they compute again.
+"""Gradient checkpointing of transformer blocks.
 
-The gradients are the same to the bit whatever is chosen; memory and time are not.
+Every choice gives bitwise identical gradients; memory and time differ.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 
 class GradientCheckpointing(Enum):
-    """What is computed again in the backward pass."""
+    """Parts of a block that the backward pass recomputes."""
 
     NONE = "none"
     SELECTIVE = "selective"
@@ -32,7 +32,7 @@ _ATTENTION = {
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
 }
-_PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1}  # where the left factor stands
+_PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1}  # index of the left factor
 
 
 def _policy(_: Any, operation: Any, *arguments: Any, **__: Any) -> CheckpointPolicy:
@@ -40,13 +40,13 @@ def _policy(_: Any, operation: Any, *arguments: Any, **__: Any) -> CheckpointPol
         return CheckpointPolicy.MUST_SAVE
     if operation in _PRODUCTS:
         right = arguments[_PRODUCTS[operation] + 1]  # (in, out)
-        # A product that narrows ends an MLP. Only the residual sum sees it, and recomputing stops before it.
+        # A product that narrows ends an MLP. Only the residual sum uses it, and recomputation stops before it.
         return CheckpointPolicy.PREFER_RECOMPUTE if right.shape[0] > right.shape[1] else CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def run_block(block: Callable, kind: GradientCheckpointing, *arguments: Any) -> Any:
-    """`block(*arguments)`, keeping what `kind` says."""
+    """Call `block(*arguments)` and keep only the activations that `kind` names."""
     if kind is GradientCheckpointing.NONE or not torch.is_grad_enabled():
         return block(*arguments)
     options = {}
@@ -59,14 +59,14 @@ KEPT_WHEN_SELECTIVE = 0.55  # of what NONE keeps, generously (EVA-02 B/16: 0.49)
 
 
 def kept_bytes(encoder: nn.Module, tokens: int, autocast: torch.dtype | None = None) -> int:
-    """What a forward of a training keeps for its backward pass with GradientCheckpointing.NONE, in bytes.
+    """Estimate the activations of a training forward with GradientCheckpointing.NONE, in bytes.
 
-    Everything kept grows with the tokens, so two small inputs tell.
+    All of them grow with the number of tokens, so two small inputs determine the rest.
 
     Args:
-        encoder: a `DenseEncoder`, on any device.
-        tokens: patches of all images together.
-        autocast: as in the training.
+        encoder: A `DenseEncoder`, on any device.
+        tokens: Patches of all images together.
+        autocast: Autocast context of the training.
     """
     device = next(encoder.parameters()).device
     before, encoder.gradient_checkpointing = encoder.gradient_checkpointing, GradientCheckpointing.NONE

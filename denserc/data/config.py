@@ -22,7 +22,7 @@ def register_configured(cfg: CfgNode, root: str | Path) -> None:
     """Register the built-in data sets below `root` and those that DATASETS.REGISTER describes.
 
     Raises:
-        ConfigurationError, DataError: see register_from_yaml.
+        ConfigurationError, DataError: See register_from_yaml.
     """
     register_all(root)
     for description in cfg.DATASETS.REGISTER:

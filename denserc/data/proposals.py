@@ -31,7 +31,7 @@ class ProposalLimits:
     """Limits of the proposals that are used.
 
     Args:
-        min_side, max_side: boxes with an area under min_side^2 or over max_side^2 pixels are left out (CLIPSelf: 8
+        min_side, max_side: Boxes with an area under min_side^2 or over max_side^2 pixels are left out (CLIPSelf: 8
             and 1024).
         top_k: Number of best proposals per image, of the others; 0 keeps all.
     """
@@ -54,8 +54,8 @@ class ProposalTable:
 
     Args:
         boxes: (P, 4) float32, (x1, y1, x2, y2) in pixels; those of an image are consecutive, best first.
-        scores: (P,) float32.
-        spans: id of an image, as `id_key` writes it -> (first, last + 1) of its rows.
+        scores: (P,) float32 scores.
+        spans: Id of an image, as `id_key` writes it -> (first, last + 1) of its rows.
     """
 
     boxes: np.ndarray
@@ -77,7 +77,7 @@ def read_proposals(path: str | Path, limits: ProposalLimits | None = None) -> Pr
     Boxes without area or with values that are not finite are left out; how many is logged.
 
     Raises:
-        DataError: the file is absent, cut short, not a list of results, or holds no useful proposal.
+        DataError: The file is absent, cut short, not a list of results, or holds no useful proposal.
     """
     limits = limits or ProposalLimits()
     code_of: dict[str, int] = {}
@@ -143,7 +143,7 @@ def stream_results(path: str | Path, what: str = "proposals") -> Iterator[dict]:
         what: Name of the entries in errors.
 
     Raises:
-        DataError: the file is absent, or no list of JSON objects.
+        DataError: The file is absent, or no list of JSON objects.
     """
     path = Path(path)
     try:
@@ -189,7 +189,7 @@ def result_lines(image_id: int | str, boxes: np.ndarray, scores: np.ndarray) -> 
 
     Args:
         boxes: (P, 4), (x1, y1, x2, y2) in pixels of the upright image; written as [x, y, width, height] to 1/100 pixel.
-        scores: (P,).
+        scores: (P,) scores.
     """
     for (x1, y1, x2, y2), score in zip(boxes.tolist(), scores.tolist(), strict=True):
         if not all(map(math.isfinite, (x1, y1, x2, y2, score))):

@@ -1,4 +1,4 @@
-"""Configuration keys of F-ViT. A key of Detectron2 that means the same is used and not repeated here.
+"""Configuration keys of F-ViT. Keys of Detectron2 with the same meaning are used and not repeated here.
 
 Read of Detectron2's: all that configs/Base-FViT.yaml sets, DATASETS.TRAIN and .TEST, SOLVER (see engine/config.py),
 TEST.EVAL_PERIOD, OUTPUT_DIR. Defaults are those of MMDetection's F-ViT for OV-COCO with ViT-B/16.

@@ -1,4 +1,4 @@
-"""Weights of the original F-ViT (MMDetection's key format) in ours, and checkpoints of ours made of them."""
+"""Conversion of MMDetection F-ViT's weights to checkpoints of ours."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ _RULES: Renames = (
     (r"^roi_head\.mask_head\.upsample\.", "roi_heads.mask_head.upsample."),
     (r"^roi_head\.mask_head\.conv_logits\.", "roi_heads.mask_head.logits."),
 )
-# Computed from the architecture, or never used by the original's own forward.
+# Computed from the architecture, or never used by MMDetection F-ViT's forward.
 _DROPPED = re.compile(r"\.rope\.freqs_(cos|sin)$|^roi_head\.bbox_head\.fc_cls\.")
 _EMBEDDINGS = "roi_head.bbox_head.all_embeddings"
 _VISUAL, _OUR_VISUAL = "backbone.visual.", "backbone.encoder.tower.visual."
@@ -45,16 +45,16 @@ _MARKS = ("roi_head.bbox_head.detect_temperature", "backbone.visual.blocks.0.nor
 
 @dataclass(frozen=True)
 class ConvertedDetector:
-    """What a published file became.
+    """Result of converting a published file.
 
     Args:
-        model: complete, in eval mode; its vocabulary is still to be set.
+        model: Model with all weights, in eval mode; its vocabulary is not set yet.
         class_vectors: (C + 1, E) the file's text embeddings, background last; the file does not name the classes.
-        dropped: keys that were left out knowingly: tables that follow from the architecture, and a layer that the
-            original never uses.
-        changed: names of the image tower's tensors that differ from those of the CLIP whose text tower was taken:
+        dropped: Keys that are left out on purpose: tables that follow from the architecture, and a layer that
+            MMDetection F-ViT never uses.
+        changed: Names of the image tower's tensors that differ from those of the CLIP whose text tower was taken:
             none for plain CLIP, most of them after a distillation.
-        tower_size: how many tensors the image tower has.
+        tower_size: Number of tensors of the image tower.
     """
 
     model: FViT
@@ -65,17 +65,17 @@ class ConvertedDetector:
 
 
 def convert_detector(state: Mapping[str, torch.Tensor], cfg: CfgNode, source: str) -> ConvertedDetector:
-    """A published detector as ours, exactly or not at all.
+    """Convert a published detector exactly, or raise.
 
     Args:
-        state: the "state_dict" of a published file.
-        cfg: of the detector. MODEL.ENCODER names the CLIP whose text tower is taken, as the published files hold only
-            the image tower; MODEL.CONSTRUCTION says which dense features the file's image tower gives.
-        source: what errors call the file.
+        state: The "state_dict" of a published file.
+        cfg: Configuration of the detector. MODEL.ENCODER names the CLIP whose text tower is taken, as the published
+            files hold only the image tower; MODEL.CONSTRUCTION names the dense features of the file's image tower.
+        source: Name of the file in errors.
 
     Raises:
-        CheckpointError: the file is no F-ViT of the original.
-        WeightsMismatchError: it is, but of another size or configuration; the full lists are in the message.
+        CheckpointError: The file is not an MMDetection F-ViT.
+        WeightsMismatchError: It has another size or configuration; the message has the full lists of keys.
     """
     converted, class_vectors = from_mmdetection(state, source)
     build = cfg.clone()
@@ -111,19 +111,19 @@ def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
 def from_mmdetection(
     state: Mapping[str, torch.Tensor], source: str = "this file"
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """A published detector's state dict in our names.
+    """Rename a published detector's state dict to our names.
 
     Args:
-        state: the "state_dict" of a published file.
-        source: what errors call the file.
+        state: The "state_dict" of a published file.
+        source: Name of the file in errors.
 
     Returns:
         Our state dict of the trained parts and the image tower, without the text tower, which the published files do
         not have; and the classes' text embeddings (C + 1, E), background last. Which classes they are, and which of
-        them are novel, only the class lists beside the file say.
+        them are novel, is known only from the class lists beside the file.
 
     Raises:
-        CheckpointError: no F-ViT over EVA-CLIP, or (WeightsMismatchError) one with keys that no published one has.
+        CheckpointError: No F-ViT over EVA-CLIP, or (WeightsMismatchError) one with keys that no published one has.
     """
     if not any(mark in state for mark in _MARKS):
         raise CheckpointError(
@@ -153,5 +153,5 @@ def from_mmdetection(
 
 
 def original_to_ours(key: str) -> str | None:
-    """Our name of a trained parameter or buffer of the original; None if it has none."""
+    """Our name of a trained parameter or buffer of MMDetection F-ViT; None if it has none."""
     return renamed_by_first(key, _RULES)

@@ -15,7 +15,7 @@ from .modeling.options import Resampling
 
 
 class OpenCVResize(Transform):
-    """Bilinear without antialiasing, as the original resizes; masks by nearest neighbor.
+    """Bilinear without antialiasing, as MMDetection F-ViT resizes; masks by nearest neighbor.
 
     Args:
         size: (h, w) before.
@@ -48,9 +48,9 @@ class FitSquare(T.Augmentation):
     """Scale an image so that its longer side is `side` times a random factor; keeps the aspect ratio.
 
     Args:
-        side: pixels.
-        jitter: range of the factor; (1, 1) at test.
-        resampling: see Resampling.
+        side: Side of the square, pixels.
+        jitter: Range of the factor; (1, 1) at test.
+        resampling: See Resampling.
     """
 
     def __init__(self, side: int, jitter: tuple[float, float] = (1.0, 1.0), *, resampling: Resampling):
@@ -102,10 +102,10 @@ class RecordMapper:
     """One record of a Detectron2 data set -> what the model takes.
 
     Args:
-        augmentations: applied to image, boxes and masks.
-        training: whether annotations are wanted; crowd annotations are never used.
-        mask_format: "bitmask" or "polygon"; None: no masks. With "bitmask", objects without a segmentation may stand
-            beside others: they are boxes to learn from, and "gt_has_mask" says so.
+        augmentations: Augmentations of image, boxes and masks.
+        training: True to keep annotations; crowd annotations are never used.
+        mask_format: "bitmask" or "polygon"; None: no masks. With "bitmask", objects without a segmentation may be mixed
+            with others: they are boxes to learn from, and "gt_has_mask" marks them.
     """
 
     def __init__(self, augmentations: list[T.Augmentation], *, training: bool, mask_format: str | None = None):
@@ -117,7 +117,7 @@ class RecordMapper:
         """Adds "image" (3, h, w) uint8 RGB and, in training, "instances"; keeps "height" and "width" of the file.
 
         Raises:
-            DataError: the image cannot be read or has another size than its record says.
+            DataError: The image cannot be read or has another size than its record.
         """
         record = copy.deepcopy(record)
         image = read_rgb(record["file_name"])
@@ -159,7 +159,7 @@ class RecordMapper:
 
 
 def have_masks(records: list[dict]) -> bool:
-    """Whether at least one object has a segmentation."""
+    """True if at least one object has a segmentation."""
     return any("segmentation" in a for record in records for a in record["annotations"] if not a.get("iscrowd", 0))
 
 

@@ -21,7 +21,7 @@ class DetectorProgram(nn.Module):
     every runtime has its own (`denserc.detection.modeling.postprocess.select_detections` is ours); so are masks.
 
     Args:
-        model: in eval mode.
+        model: Detector in eval mode.
     """
 
     def __init__(self, model: FViT):
@@ -90,11 +90,11 @@ def export_detector(model: FViT, side: int) -> torch.export.ExportedProgram:
     """The program for inputs of one side.
 
     Args:
-        model: in eval mode, on the device that the program is to run on.
+        model: Detector in eval mode, on the device that the program will run on.
         side: S, a multiple of the patch size. The published figures are at INPUT.SIZE.
 
     Raises:
-        ConfigurationError: the patch size does not divide the side.
+        ConfigurationError: The patch size does not divide the side.
     """
     patch = model.backbone.encoder.patch_size
     if side <= 0 or side % patch:

@@ -21,7 +21,7 @@ def propose(model: FViT, batched_inputs: list[dict]) -> list[tuple[torch.Tensor,
     """The RPN's proposals of a batch, without the second stage; the model must be in eval mode.
 
     Args:
-        batched_inputs: as the model takes them; "height" and "width" are those of the original image.
+        batched_inputs: Inputs of the model; "height" and "width" are those of the original image.
 
     Returns:
         For each image (P, 4) boxes, (x1, y1, x2, y2) in pixels of the original image, and (P,) scores in 0..1, best
@@ -42,8 +42,8 @@ def write_proposals(model: FViT, loader: Iterable[list[dict]], file: str | Path,
     Every process writes its part beside `file`; the first joins them, so the folder must be one that all see.
 
     Args:
-        loader: batches of the model's inputs with "image_id"; no image in two of them.
-        file: gzipped if it ends in ".gz"; replaced only when everything is written.
+        loader: Batches of the model's inputs with "image_id"; no image in two of them.
+        file: Gzipped if it ends in ".gz"; replaced only when everything is written.
         per_image: Number of best proposals per image.
 
     Returns:
@@ -51,7 +51,7 @@ def write_proposals(model: FViT, loader: Iterable[list[dict]], file: str | Path,
 
     Raises:
         ConfigurationError: per_image is more than the RPN gives.
-        DataError: a process's part is not where the first looks for it.
+        DataError: A process's part is not where the first looks for it.
     """
     file, most = Path(file), model.proposal_generator.post_nms[1]
     if not 0 < per_image <= most:

@@ -125,11 +125,11 @@ def build_trainer(
 def build_checkpointing(
     cfg: CfgNode, student: DenseEncoder, device: torch.device, autocast: torch.dtype | None, *, images: int
 ) -> GradientCheckpointing:
-    """DISTILL.GRADIENT_CHECKPOINTING; for "auto" by the memory at hand beside gradients, optimizer and average.
+    """DISTILL.GRADIENT_CHECKPOINTING; for "auto" by the memory that gradients, optimizer and average leave.
 
     Args:
-        student: on the device, its parameters set to learn or not.
-        images: in one forward of one process.
+        student: Student on the device, with its trained parameters selected.
+        images: Number of images in one forward pass of one process.
     """
     key = "DISTILL.GRADIENT_CHECKPOINTING"
     chosen = choose(GradientCheckpointing, str(cfg.DISTILL.GRADIENT_CHECKPOINTING), key)
@@ -164,8 +164,8 @@ def build_rate(cfg: CfgNode) -> float:
 def build_teacher(cfg: CfgNode, model: DenseModel) -> ImageTower:
     """The frozen teacher: a copy of the student's tower before training.
 
-    A student that starts from a DenseRC checkpoint is no teacher any more; then it is the CLIP
-    that MODEL.ENCODER.NAME and .WEIGHTS say.
+    The teacher of a student that starts from a DenseRC checkpoint is the CLIP
+    that MODEL.ENCODER.NAME and .WEIGHTS name.
     """
     encoder = cfg.MODEL.ENCODER
     if not encoder.CHECKPOINT:
@@ -211,9 +211,9 @@ def build_regions(cfg: CfgNode, records: list[ImageRecord]) -> tuple[RegionSourc
 def build_dataset(
     cfg: CfgNode, teacher: ImageTower, foundation: FoundationModel | None, *, seed: int
 ) -> DistillationDataset:
-    """The training images with the views that teacher, student and foundation model want."""
+    """Build the training images with the views of teacher, student and foundation model."""
     settings = cfg.DISTILL
-    # Also checks the student's size where there is no foundation model.
+    # Also checks the student's size without a foundation model.
     patch = foundation.patch_size if foundation is not None else teacher.patch_size
     size = foundation_input_size(cfg.INPUT.SIZE, teacher.patch_size, patch)
     resampling = choose(BicubicKernel, settings.RESAMPLING, "DISTILL.RESAMPLING")

@@ -37,8 +37,8 @@ KEYS = (
     Key(
         "DISTILL.RESAMPLING",
         "pillow",
-        "Bicubic antialiased resizing: pillow (the originals' pixels) or torchvision_uint8, much faster; 0.4% of the "
-        "values differ by 1 of 255 (docs/SPEED.md).",
+        "Bicubic antialiased resizing: pillow (CLIPSelf's and DeCLIP's pixels) or torchvision_uint8, much faster; 0.4% "
+        "of the values differ by 1 of 255 (docs/SPEED.md).",
         choices=BicubicKernel,
     ),
     Key(

@@ -35,22 +35,22 @@ def foundation_input_size(student_size: int, student_patch: int, foundation_patc
 
 
 class Distiller(nn.Module):
-    """Computes the losses of one batch. Only the student learns.
+    """Module that computes the losses of one batch. Only the student is trained.
 
     Args:
-        student: the dense encoder being trained.
-        teacher: a frozen CLIP image tower of the same image-text space.
-        foundation: the frozen model that L_coherence follows, or None to leave that loss out.
-        semantics_weight: of L_semantics; 0 leaves it out.
-        coherence_weight: lambda of L_coherence (0.025 in the paper); 0 leaves it out.
-        pooled_map: what the regions are pooled from.
-        reading: of Eq. 20.
-        coherence_features: which of the student's features L_coherence is about.
-        mask_padding: whether L_coherence ignores the tokens of the padding.
-        teacher_final_mlp: whether the teacher's class token passes the MLP of its last block (Table 13).
-        crops_per_forward: how many crops the teacher looks at at once; 0 = all of the batch.
-        autocast: dtype of the towers' arithmetic (bfloat16, float16); None = as they are. Losses are float32.
-        memory: of what the frozen models said, shared by several trainings; None = ask them each time.
+        student: The dense encoder being trained.
+        teacher: A frozen CLIP image tower of the same image-text space.
+        foundation: The frozen model that L_coherence follows, or None to leave that loss out.
+        semantics_weight: Weight of L_semantics; 0 omits it.
+        coherence_weight: Lambda of L_coherence (0.025 in the paper); 0 leaves it out.
+        pooled_map: Map that the regions are pooled from.
+        reading: Reading of Eq. 20.
+        coherence_features: Student's features of L_coherence.
+        mask_padding: True to ignore the tokens of the padding in L_coherence.
+        teacher_final_mlp: True to pass the teacher's class token through the MLP of its last block (Table 13).
+        crops_per_forward: Number of crops in one forward of the teacher; 0 for all of the batch.
+        autocast: Dtype of the towers' arithmetic (bfloat16, float16); None = as they are. Losses are float32.
+        memory: Cache of the frozen models' outputs, shared by several trainings; None for no cache.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Distiller(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "Distiller":
-        """Sets the student's mode; teacher and foundation model stay in evaluation mode."""
+        """Set the student's mode; teacher and foundation model stay in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
         if self.foundation is not None:
@@ -119,8 +119,8 @@ class Distiller(nn.Module):
         """The weighted losses of one batch.
 
         Args:
-            batch: on the module's device.
-            normalizer: see `semantics_loss`.
+            batch: Batch on the module's device.
+            normalizer: See `semantics_loss`.
 
         Returns:
             "loss_semantics" and "loss_coherence", those that are switched on; their sum is the total loss.
@@ -179,7 +179,7 @@ class Distiller(nn.Module):
         )
 
     def _ask(self, model: str, images: torch.Tensor, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """What a frozen model says of images, computed in inference mode unless it is remembered."""
+        """Output of a frozen model, computed in inference mode unless it is cached."""
 
         def frozen() -> torch.Tensor:
             with torch.inference_mode(), self._autocast(images.device):
@@ -193,5 +193,5 @@ class Distiller(nn.Module):
 
 
 def normalized(images: torch.Tensor, pixels: PixelStatistics) -> torch.Tensor:
-    """uint8 0..255 -> float32, normalized as a tower wants it."""
+    """uint8 0..255 -> float32, normalized for a tower."""
     return pixels.normalize(images.float() / 255)

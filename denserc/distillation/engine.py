@@ -42,21 +42,21 @@ def run(
     evaluator_factory: Evaluator | None = None,
     memory: TargetMemory | None = None,
 ) -> dict:
-    """Distils an encoder and writes OUTPUT_DIR/denserc.safetensors.
+    """Distill an encoder and write OUTPUT_DIR/denserc.safetensors.
 
     Args:
         cfg: Detectron2's defaults with DenseRC's keys.
-        resume: continue from the newest resume state of OUTPUT_DIR, if there is one. With eval_only:
+        resume: Continue from the newest resume state of OUTPUT_DIR, if there is one. With eval_only:
             evaluate OUTPUT_DIR's product.
-        eval_only: train nothing; evaluate MODEL.ENCODER as it is.
+        eval_only: Train nothing; evaluate MODEL.ENCODER as it is.
         evaluator_factory: (cfg, model) -> {task: {metric: score}}, called with the model in evaluation mode.
-        memory: of the frozen models' features, to be shared by trainings that see the same draws.
+        memory: Cache of the frozen models' features, shared by trainings with the same draws.
 
     Returns:
         The evaluator's results; after training also {"distillation": the last losses}.
 
     Raises:
-        ConfigurationError, DataError, CheckpointError: see their messages.
+        ConfigurationError, DataError, CheckpointError: See their messages.
     """
     refuse_ignored(cfg, IGNORED)
     device = resolve_device(cfg.MODEL.DEVICE)
@@ -135,7 +135,7 @@ def _log_scores(cfg: CfgNode, scores: dict) -> None:
 
 
 def _origin(cfg: CfgNode) -> dict:
-    """By what a product was made: versions and the whole configuration."""
+    """Origin of a product: versions and the whole configuration."""
     versions = {
         "denserc": __version__,
         "torch": torch.__version__,

@@ -14,19 +14,19 @@ PRODUCT_NAME = "denserc.safetensors"
 
 @torch.no_grad()
 def blend(student: DenseEncoder, teacher: ImageTower, alpha: float) -> DenseEncoder:
-    """A new encoder whose tower's weights are alpha * student + (1 - alpha) * teacher.
+    """Build a new encoder whose tower's weights are alpha * student + (1 - alpha) * teacher.
 
     Gates have no counterpart in the teacher and stay the student's. They were trained with the student's
-    unblended values; how well they fit the blended ones is for the region accuracy to say.
+    unblended values; the region accuracy measures how well they fit the blended ones.
 
     Args:
-        student: is not changed.
-        teacher: of the same architecture.
+        student: Student; it is not changed.
+        teacher: Tower of the same architecture.
         alpha: 0..1 (0.7 in CLIPSelf and DeCLIP); 1 copies the student.
 
     Raises:
-        ConfigurationError: alpha is outside 0..1.
-        WeightsMismatchError: the towers differ in architecture.
+        ConfigurationError: Alpha is outside 0..1.
+        WeightsMismatchError: The towers differ in architecture.
     """
     if not 0 <= alpha <= 1:
         raise ConfigurationError(f"DISTILL.EXPORT_BLEND is the student's share and lies in 0..1; got {alpha}.")
@@ -52,14 +52,14 @@ def blend(student: DenseEncoder, teacher: ImageTower, alpha: float) -> DenseEnco
 
 
 def export(folder: str | Path, model: DenseModel, teacher: ImageTower, *, alpha: float, notes: dict) -> DenseModel:
-    """Writes `denserc.safetensors` into a folder.
+    """Write `denserc.safetensors` into a folder.
 
     Args:
-        folder: where to.
-        model: the trained encoder with its text tower.
-        teacher: the tower to blend with.
-        alpha: see `blend`.
-        notes: plain JSON values about how it was made, kept in the file.
+        folder: Folder to write to.
+        model: The trained encoder with its text tower.
+        teacher: The tower to blend with.
+        alpha: See `blend`.
+        notes: Plain JSON values about how it was made, kept in the file.
 
     Returns:
         The model that was written.

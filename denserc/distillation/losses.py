@@ -14,7 +14,7 @@ from ..structures.boxes import pool_cells
 
 
 class PooledMap(Enum):
-    """Which dense map the regions are pooled from."""
+    """Dense map that the regions are pooled from."""
 
     RAW = "raw"  # DeCLIP; DenseRC follows it
     NORMALIZED = "normalized"  # CLIPSelf: unit vectors per token before pooling
@@ -29,7 +29,7 @@ class CoherenceReading(Enum):
 
 
 class CoherenceFeatures(Enum):
-    """Which of the student's features are to correlate as the foundation model's."""
+    """Student's features whose correlations follow the foundation model's."""
 
     DENSE = "dense"  # X_dense itself, as L_semantics pools it: DenseRC
     CONTEXT = "context"  # what the last block correlates with itself (q): DeCLIP
@@ -41,7 +41,7 @@ def pool_regions(dense: torch.Tensor, boxes: Sequence[torch.Tensor], pooled_map:
     Args:
         dense: (B, E, h, w).
         boxes: B tensors (K, 4), (x1, y1, x2, y2) in 0..1 of the network input.
-        pooled_map: whether tokens are unit vectors before they are pooled.
+        pooled_map: Map that is pooled: raw tokens or unit vectors.
 
     Returns:
         (R, E), image by image; not normalized.
@@ -59,9 +59,9 @@ def semantics_loss(
     """L_semantics: 1 - cosine between pooled student regions and the teacher's embeddings of their crops.
 
     Args:
-        regions: (R, E).
+        regions: (R, E) region embeddings.
         targets: (R, E), without gradient.
-        normalizer: what the sum over regions is divided by; None = R, the mean. Ranks and accumulated
+        normalizer: Divisor of the sum over regions; None = R, the mean. Ranks and accumulated
             batches with different R pass their common mean, so that together they equal one large batch.
 
     Returns:
@@ -80,13 +80,13 @@ def coherence_loss(
     """L_coherence (supplement, Eq. 20): the student's token correlations follow the foundation model's.
 
     Where N exceeds the widths, the N x N matrices are never built, for
-    ||X X' - Y Y'||_F^2 = ||X' X||_F^2 + ||Y' Y||_F^2 - 2 ||X' Y||_F^2, and alike for its rows.
+    ||X X' - Y Y'||_F^2 = ||X' X||_F^2 + ||Y' Y||_F^2 - 2 ||X' Y||_F^2, and likewise for its rows.
 
     Args:
         student: (B, N, E), not normalized.
         target: (B, N, C), not normalized, without gradient.
-        reading: of Eq. 20.
-        mask: (B, N) bool, the tokens that count (N is then their number); None counts all, as the originals do.
+        reading: Reading of Eq. 20.
+        mask: (B, N) bool, the tokens that count (N is then their number); None counts all, as CLIPSelf and DeCLIP do.
 
     Returns:
         A scalar, the mean over the images.

@@ -1,4 +1,4 @@
-"""Which parameters learn, how fast, and with how much decay."""
+"""Trained parameters of the distillation, their learning rates and weight decay."""
 
 import math
 import re
@@ -13,17 +13,17 @@ from ..structures import ConfigurationError
 
 
 class Trainable(Enum):
-    """Which of the student's parameters learn. The text tower never does; the gates always do."""
+    """Student's parameters that are trained. The text tower never is; the gates always are."""
 
     TOWER = "tower"  # the whole image tower
-    BLOCKS = "blocks"  # its transformer blocks alone: CLIPSelf and DeCLIP keep embeddings, norm and head
+    BLOCKS = "blocks"  # only its transformer blocks: CLIPSelf and DeCLIP keep embeddings, norm and head
 
 
 _BLOCK = re.compile(r"(^|\.)(blocks|resblocks)\.\d+\.")
 
 
 def set_trainable(student: DenseEncoder, trainable: Trainable) -> None:
-    """Switches gradients on and off in the student.
+    """Switch gradients on and off in the student.
 
     Parameters that the construction does not use stay switched on: they get no gradient, and an
     optimizer leaves a parameter without gradient untouched, decay included.
@@ -75,10 +75,10 @@ def learning_rate(step: int, *, base: float, warmup: int, total: int) -> float:
     """Linear warm-up, then a cosine to 0, as open_clip schedules it.
 
     Args:
-        step: steps done so far, 0..total - 1.
-        base: the peak.
-        warmup: steps of the warm-up; the step number `warmup` has the full rate.
-        total: steps of the whole training.
+        step: Steps done so far, 0..total - 1.
+        base: Peak learning rate.
+        warmup: Steps of the warm-up; the step number `warmup` has the full rate.
+        total: Steps of the whole training.
     """
     if step < warmup:
         return base * (step + 1) / warmup

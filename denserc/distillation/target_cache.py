@@ -1,6 +1,6 @@
-"""What the frozen models said before, so that runs over the same draws ask them only once.
+"""Cache of the frozen models' outputs, so that runs over the same draws compute them once.
 
-Draws follow from the seed and their number alone, so trainings that differ only in the student see the
+Draws follow only from the seed and their number, so trainings that differ only in the student use the
 same crops; for an ablation the teacher and the foundation model are then half of the work saved.
 """
 
@@ -14,7 +14,7 @@ class TargetMemory:
     """Features by the content of the images that they belong to.
 
     Args:
-        limit: bytes after which nothing more is remembered.
+        limit: Bytes after which nothing more is remembered.
     """
 
     def __init__(self, limit: int = 2 << 30):
@@ -27,9 +27,9 @@ class TargetMemory:
         """The features of some images, computed when they are new.
 
         Args:
-            model: whatever tells apart the models and their arithmetic.
+            model: Key that distinguishes the models and their arithmetic.
             images: uint8, any shape.
-            compute: images -> features; called without arguments.
+            compute: Images -> features; called without arguments.
         """
         digest = hashlib.sha256(f"{model} {tuple(images.shape)}".encode())
         digest.update(images.contiguous().cpu().numpy().tobytes())

@@ -28,7 +28,7 @@ _OLD_VERSION = 2
 
 
 def latest_state(folder: str | Path) -> Path | None:
-    """The newest checkpoint of a folder; of those that version 0.1 wrote only where there is no other."""
+    """The newest checkpoint of a folder; files of version 0.1 are used only if there are no others."""
     folder = Path(folder)
     named = folder / "last_checkpoint"
     if named.is_file():
@@ -58,7 +58,7 @@ def read_state(path: str | Path) -> dict:
 
 
 def _from_version_0_1(old: dict) -> dict:
-    """Generators' states are not needed any more; parameters in the average have "/" for "." now."""
+    """Convert a state of version 0.1: drop the generators' states, and use "/" for "." in the average's names."""
     kept = ("optimizer", "scaler", "skipped_steps", "seed", "images_drawn", "teacher", "unreadable")
     iteration = old["step"] - 1
     content = {
@@ -87,10 +87,10 @@ def _of_names(average: dict, names: set[str]) -> dict:
 
 
 class DistillationTrainer(StepTrainer):
-    """Distills; see StepTrainer for other arguments.
+    """Training of a distillation; see StepTrainer for other arguments.
 
     Args:
-        schedule: step -> learning rate.
+        schedule: Step -> learning rate.
         monitor: Counts unreadable images; told of them once per step.
         unsharded: Copy of the student that can hold its whole weights, where processes share them.
     """
@@ -145,10 +145,10 @@ class DistillationTrainer(StepTrainer):
         return nullcontext() if self.average is None else self.average.exported_weights()
 
     def prepare(self, batches: Sequence[DistillationBatch | RawBatch]) -> None:
-        """Takes note of unreadable images, sets the rate and the divisor of the losses.
+        """Record unreadable images, and set the rate and the divisor of the losses.
 
         Raises:
-            DataError: too many unreadable images.
+            DataError: Too many unreadable images.
         """
         self.monitor.see(entry for batch in batches for entry in batch.unreadable)
         rate = self.schedule(self.iter)
@@ -158,7 +158,7 @@ class DistillationTrainer(StepTrainer):
         self._normalizer = self._regions_per_batch(batches)
 
     def losses(self, batch: DistillationBatch | RawBatch) -> dict[str, torch.Tensor]:
-        """Of one batch, divided by the regions of the whole step."""
+        """Losses of one batch, divided by the regions of the whole step."""
         return self.model(batch.views_on(self.device), self._normalizer)
 
     def snapshot(self, batch: DistillationBatch | RawBatch) -> tuple[dict, int]:
@@ -175,7 +175,7 @@ class DistillationTrainer(StepTrainer):
         return float(count) / (len(batches) * comm.get_world_size())
 
     def state_dict(self) -> dict:
-        """With what decides the draws, the teacher's digest and the unreadable images; all processes call it."""
+        """State with settings of the draws, the teacher's digest and unreadable images; all processes call it."""
         return {
             **super().state_dict(),
             "seed": self.seed,
@@ -207,7 +207,7 @@ class StudentCheckpointer(TrainingCheckpointer):
     """Checkpoints of a distillation, which load exactly or not at all.
 
     Args:
-        trainer: Its student, state and average are saved.
+        trainer: Trainer whose student, state and average are saved.
         save_dir: Folder of the checkpoints.
     """
 
@@ -216,7 +216,7 @@ class StudentCheckpointer(TrainingCheckpointer):
         super().__init__(trainer.learner, save_dir, trainer=trainer, **average)
 
     def resume(self, content: dict, path: str | Path) -> int:
-        """Take over what `read_state` gave; returns the number of steps done.
+        """Load the result of `read_state`; returns the number of steps done.
 
         Raises:
             CheckpointError: It belongs to another teacher, student or construction, or differs in SOLVER.EMA.

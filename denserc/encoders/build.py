@@ -42,16 +42,16 @@ def build_clip(
 
     Args:
         name: e.g. "EVA02-B-16", "EVA02-L-14-336", or "DenseRC-Miniature".
-        weights: one of open_clip's pretrained tags (downloaded and cached by open_clip, offline
+        weights: One of open_clip's pretrained tags (downloaded and cached by open_clip, offline
             settings honoured), or a file in any `KeyFormat`. Empty means the packaged weights for
             the miniature, and nothing for all others.
-        random_init: leave the towers untrained on purpose; said loudly.
-        position_resize: how learned position embeddings reach sizes other than the native one.
+        random_init: Leave the towers untrained on purpose, with a warning.
+        position_resize: Resizing of learned position embeddings to other sizes.
 
     Raises:
-        ConfigurationError: an unknown name or tag, a tower that DenseRC cannot open, or no weights.
-        CheckpointError: a file that is unreadable, of an unknown format, or without one of the towers.
-        WeightsMismatchError: weights of another architecture.
+        ConfigurationError: An unknown name or tag, a tower that DenseRC cannot open, or no weights.
+        CheckpointError: A file that is unreadable, of an unknown format, or without one of the towers.
+        WeightsMismatchError: Weights of another architecture.
     """
     _require_known(name)
     if not weights and not random_init:
@@ -90,7 +90,7 @@ def build_clip(
 
 
 def has_packaged_weights(name: str) -> bool:
-    """Whether weights of this model ship with the package."""
+    """True if weights of this model ship with the package."""
     return name == MINIATURE
 
 
@@ -143,7 +143,7 @@ def _create(name: str, tag: str | None) -> nn.Module:
         raise ConfigurationError(
             f"The text tower of {name} comes from the package transformers: pip install 'denserc[siglip]'."
         )
-    root = logging.getLogger()  # open_clip warns there of random weights, which we fill or announce ourselves
+    root = logging.getLogger()  # open_clip warns there of random weights, which we fill or warn about ourselves
     level = root.level
     root.setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""Frozen vision foundation models for L_coherence: timm's DINO family, a training-free stand-in, and a registry."""
+"""Frozen vision foundation models for L_coherence: timm's DINO family, a training-free substitute, and a registry."""
 
 import logging
 import os
@@ -23,9 +23,9 @@ class TimmChoice:
     """A foundation model as timm knows it.
 
     Args:
-        timm_name: timm's architecture name.
-        tag: timm's pretrained tag.
-        layer: which block's output, from the end. DINOv3's last is over-smoothed, so the paper
+        timm_name: Architecture name in timm.
+        tag: Pretrained tag in timm.
+        layer: Block whose output is used, from the end. DINOv3's last is over-smoothed, so the paper
             takes its penultimate one (supplement, section 9).
     """
 
@@ -51,10 +51,10 @@ class TimmFoundationModel(FoundationModel):
     """A timm ViT whose normalized patch tokens of one block are the features.
 
     Args:
-        name: how it was asked for.
-        model: a timm ViT without classifier that takes inputs of any size its patch size divides.
-        layer: the block, from the end (-1 is the last).
-        pixels: how it wants its input normalized.
+        name: Requested name of the model.
+        model: A timm ViT without classifier that takes inputs of any size its patch size divides.
+        layer: Index of the block, from the end (-1 is the last).
+        pixels: Normalization of its input.
     """
 
     def __init__(self, *, name: str, model: nn.Module, layer: int, pixels: PixelStatistics):
@@ -78,8 +78,8 @@ def build_timm(name: str, weights: str) -> TimmFoundationModel:
     """One of `TIMM_MODELS`.
 
     Args:
-        name: the key.
-        weights: a file in timm's names, or in facebookresearch's for DINOv2 (dinov2_vitb14_pretrain.pth);
+        name: Key of TIMM_MODELS.
+        weights: A file in timm's names, or in facebookresearch's for DINOv2 (dinov2_vitb14_pretrain.pth);
             "timm" for timm's own download and cache; empty for random weights.
     """
     choice = TIMM_MODELS[name]
@@ -92,9 +92,9 @@ def build_timm(name: str, weights: str) -> TimmFoundationModel:
 
 
 def to_timm_keys(state: Mapping[str, torch.Tensor]) -> StateDict:
-    """DINOv2's original names as timm's; timm's are left alone.
+    """DINOv2's original names as timm's; timm's remain.
 
-    The mark is "mask_token", which masks patches in pre-training and is used nowhere else: it alone is dropped.
+    The mark is "mask_token", which masks patches in pre-training and is used nowhere else: no other key is dropped.
     timm adds no position to register tokens and keeps none for the class token, so where there are registers the
     class token takes the first row of the position embedding.
     """
@@ -120,13 +120,13 @@ class ColorTexture(FoundationModel):
 
     It replaces DINOv2 where no weights are available. Per patch: mean and deviation of each
     color channel, and a magnitude-weighted histogram of gradient orientations. Each of these
-    channels is standardised over the image, so that correlations tell similar patches from
-    different ones, and color is given the weight of all texture channels together. It sees no
+    channels is standardized over the image, so that correlations separate similar patches from
+    different ones, and color is given the weight of all texture channels together. It knows no
     objects and knows nothing of semantics.
 
     Args:
-        patch_size: side of a patch in pixels.
-        orientations: bins of the gradient histogram over half a turn.
+        patch_size: Side of a patch in pixels.
+        orientations: Bins of the gradient histogram over half a turn.
     """
 
     pixels = PixelStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -161,12 +161,12 @@ def register_foundation_model(name: str, builder: FoundationBuilder) -> None:
     Call it before the configuration is used, in every process (see docs/ENCODERS.md).
 
     Args:
-        name: not taken yet.
-        builder: (name, weights) -> `FoundationModel`; the weights are what the configuration says, "" for random
+        name: Name that is not taken yet.
+        builder: (name, weights) -> `FoundationModel`; the weights are the configured ones, "" for random
             ones. It is frozen and set to evaluation mode by the caller.
 
     Raises:
-        ConfigurationError: the name is taken.
+        ConfigurationError: The name is taken.
     """
     if name in _BUILDERS or _COLOR_TEXTURE.match(name):
         raise ConfigurationError(f"The foundation model {name!r} exists already; choose another name.")
@@ -174,16 +174,17 @@ def register_foundation_model(name: str, builder: FoundationBuilder) -> None:
 
 
 def build_foundation_model(name: str, weights: str = "", *, random_init: bool = False) -> FoundationModel:
-    """A frozen foundation model by name.
+    """Build a frozen foundation model by name.
 
     Args:
-        name: one of `TIMM_MODELS`, a registered one, or "colour_texture_p<patch size>" for the training-free stand-in.
-        weights: a file, or "timm" for timm's own download and cache.
-        random_init: leave it untrained on purpose; said loudly.
+        name: One of `TIMM_MODELS`, a registered one, or "colour_texture_p<patch size>" for the substitute without
+            training.
+        weights: A file, or "timm" for timm's own download and cache.
+        random_init: Leave it untrained on purpose, with a warning.
 
     Raises:
-        ConfigurationError: an unknown name, no weights, or a builder that gives no foundation model.
-        CheckpointError, WeightsMismatchError: a file that is unreadable or of another model.
+        ConfigurationError: An unknown name, no weights, or a builder that gives no foundation model.
+        CheckpointError, WeightsMismatchError: A file that is unreadable or of another model.
     """
     stand_in = _COLOR_TEXTURE.match(name)
     if stand_in:

@@ -1,6 +1,6 @@
-"""Weights of a CLIP in other names, brought to open_clip's: one named format each, told by its mark.
+"""Conversion of a CLIP's tensor names to open_clip's: named formats, each recognized by a characteristic key.
 
-Files hold tensors alone. What they do not hold (the activation, the norms' epsilons, the pixel statistics) comes
+Files hold only tensors. What they do not hold (the activation, the norms' epsilons, the pixel statistics) comes
 from the model's name.
 """
 
@@ -24,7 +24,7 @@ _SAMPLE = 8  # keys shown of an unknown file
 
 
 class KeyFormat(Enum):
-    """In which names a file holds a CLIP."""
+    """Naming scheme of a CLIP's tensors in a file."""
 
     OPEN_CLIP = "open_clip"  # "visual.*", "text.*"
     ROOT_TEXT = "open_clip, text tower at the root"  # OpenAI's layout: "visual.*", "transformer.*", "text_projection"
@@ -34,7 +34,7 @@ class KeyFormat(Enum):
     IMAGE_TOWER = "an image tower alone"  # timm, DINO, EVA's pre-training: "blocks.N" at the root
 
 
-# The first that is found decides. EVA-CLIP's blocks stand before the root text tower, as its older models have one.
+# The first that is found decides. EVA-CLIP's blocks precede the root text tower, as its older models have one.
 _MARKS = (
     (KeyFormat.HUGGING_FACE_SIGLIP, "vision_model.head.probe"),
     (KeyFormat.HUGGING_FACE_CLIP, "vision_model.embeddings.class_embedding"),
@@ -49,7 +49,7 @@ def key_format(state: Mapping[str, torch.Tensor], source: str = "these weights")
     """The format of a file's names.
 
     Raises:
-        CheckpointError: none that is known; the message shows some of the names.
+        CheckpointError: None that is known; the message shows some of the names.
     """
     for kind, mark in _MARKS:
         if mark in state or (mark.endswith(".") and any(key.startswith(mark) for key in state)):
@@ -67,7 +67,7 @@ def to_open_clip_keys(state: Mapping[str, torch.Tensor], source: str = "these we
     Names that a format does not know are kept, so that loading exactly reports them.
 
     Raises:
-        CheckpointError: an unknown format, or a file that holds no tower of a CLIP.
+        CheckpointError: An unknown format, or a file that holds no tower of a CLIP.
     """
     state = {key: value for key, value in state.items() if not _DERIVED.search(key)}
     kind = key_format(state, source)

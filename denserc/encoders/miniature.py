@@ -61,8 +61,8 @@ class MiniatureTokenizer(SimpleTokenizer):
     the largest id, where open_clip pools). A token that is not known is spelled in bytes, so any text works.
 
     Args:
-        tokens: the known byte-pair tokens, in the order of their ids.
-        context_length: length of the token rows.
+        tokens: The known byte-pair tokens, in the order of their ids.
+        context_length: Length of the token rows.
     """
 
     def __init__(self, tokens: list[str], context_length: int = 32):
@@ -109,12 +109,12 @@ def create_miniature(
     """The miniature CLIP as open_clip builds it, in evaluation mode on the CPU, and its tokenizer.
 
     Args:
-        weights: a safetensors file; the packaged one by default; None for random weights.
-        seed: of the random weights; the global random state is left as it was.
+        weights: A safetensors file; the packaged one by default; None for random weights.
+        seed: Seed of the random weights; the global random state is left as it was.
 
     Raises:
-        CheckpointError: the file is absent or unreadable.
-        WeightsMismatchError: it holds the weights of another architecture.
+        CheckpointError: The file is absent or unreadable.
+        WeightsMismatchError: It holds the weights of another architecture.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -32,7 +32,7 @@ class PackagedTokenizer(Tokenizer):
     """Tokenizer whose vocabulary is available; known by its tokens of a probe.
 
     Args:
-        tokenize: sentences -> (T, L) token ids.
+        tokenize: Sentences -> (T, L) token ids.
     """
 
     def __init__(self, tokenize: Callable[[list[str]], torch.Tensor]):
@@ -49,11 +49,11 @@ class FetchedTokenizer(Tokenizer):
     """A tokenizer that needs `transformers` and files from the Hugging Face hub (SigLIP's); made when first used.
 
     Building, distilling and loading a checkpoint encode no text, so they need neither. It is known by what
-    open_clip's configuration says of it: source, settings and context length.
+    open_clip's configuration of it: source, settings and context length.
 
     Args:
-        name: the open_clip model name.
-        text_config: its "text_cfg".
+        name: The open_clip model name.
+        text_config: The model's "text_cfg".
     """
 
     def __init__(self, name: str, text_config: dict):
@@ -102,10 +102,10 @@ class OpenClipText(TextTower):
     """The text half of an open_clip CustomTextCLIP; frozen unless a model lets some of its weights learn.
 
     Args:
-        name: the open_clip model name.
+        name: The open_clip model name.
         text: open_clip's text module, token ids (T, L) -> (T, E).
-        tokenizer: sentences -> token ids (T, L).
-        embed_dim: E.
+        tokenizer: Sentences -> token ids (T, L).
+        embed_dim: Width E of the embeddings.
     """
 
     def __init__(self, *, name: str, text: nn.Module, tokenizer: Tokenizer, embed_dim: int):
@@ -133,9 +133,12 @@ class OpenClipText(TextTower):
         mask = self.text.attn_mask[:length, :length]
         return functional_call(self.text, {"attn_mask": mask}, tokens[:, :length].to(device))
 
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        self.text.set_grad_checkpointing(enabled)
+
     @property
     def _looks_back_alone(self) -> bool:
-        """Whether the tower is causal and pooled at the end-of-text token, which has the largest id."""
+        """True if the tower is causal and pooled at the end-of-text token, which has the largest id."""
         text = self.text
         return (
             getattr(text, "pool_type", None) == "argmax"

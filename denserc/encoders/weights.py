@@ -20,7 +20,7 @@ def read_weights(path: str | Path) -> StateDict:
     """A flat state dict from a .safetensors or a torch file, whatever it is nested in.
 
     Raises:
-        CheckpointError: the file is absent, unreadable, or holds no tensors.
+        CheckpointError: The file is absent, unreadable, or holds no tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,7 +55,7 @@ def load_exactly(module: nn.Module, state: Mapping[str, torch.Tensor], source: s
     """Load every key, or nothing.
 
     Raises:
-        WeightsMismatchError: with the full lists of missing, unexpected and misshapen keys;
+        WeightsMismatchError: With the full lists of missing, unexpected and misshapen keys;
             the module is then unchanged.
     """
     own = module.state_dict()

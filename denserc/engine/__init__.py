@@ -1,4 +1,4 @@
-"""What both trainings share: the step, device, arithmetic, average, rate, processes, progress bar, files."""
+"""Shared parts of all trainings: step, device, arithmetic, average, rate, processes, progress bar, files."""
 
 from .checkpoint import CheckpointWriter, TrainingCheckpointer
 from .hooks import ProgressBar, SeedEachStep

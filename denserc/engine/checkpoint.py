@@ -64,7 +64,7 @@ class TrainingCheckpointer(DetectionCheckpointer):
 
 
 class CheckpointWriter(HookBase):
-    """Saves every `period` steps and after the last, and removes older files. All processes have this hook.
+    """Hook that saves every `period` steps and after the last, and removes older files. All processes have it.
 
     Unlike Detectron2's PeriodicCheckpointer it also removes what a killed process left behind.
 
@@ -82,7 +82,7 @@ class CheckpointWriter(HookBase):
         self.prefix = prefix
 
     def after_step(self) -> None:
-        """Save where a checkpoint is due."""
+        """Save if a checkpoint is due."""
         iteration = self.trainer.iter
         due = self.period > 0 and (iteration + 1) % self.period == 0
         if due:

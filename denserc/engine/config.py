@@ -54,7 +54,7 @@ KEYS = (
     Key(
         "SOLVER.SHARDING",
         "none",
-        "What processes share: fsdp gives each its part of the trained weights, their gradients and the optimizer "
+        "Sharding over processes: fsdp gives each a part of the trained weights, their gradients and the optimizer "
         "state. Steps and checkpoints do not depend on it.",
         choices=Sharding,
     ),
@@ -114,7 +114,7 @@ def refuse_ignored(cfg: CfgNode, ignored: Mapping[str, str]) -> None:
         ignored: {key: what to do instead, a sentence}.
 
     Raises:
-        ConfigurationError: One of them is set; the message says what to do instead.
+        ConfigurationError: One of them is set; the message names the remedy.
     """
     given, default = flatten(cfg), flatten(get_cfg())
     for key, instead in ignored.items():

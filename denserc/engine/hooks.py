@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 @contextmanager
 def lines_above_bars(loggers: Sequence[logging.Logger]) -> Iterator[None]:
-    """Inside, what the loggers write to the terminal stands above the bars, at the levels that it had before."""
+    """Inside, output of the loggers appears above the bars, at unchanged levels."""
     console = (sys.stdout, sys.stderr)
     levels = [
         [handler.level for handler in logger.handlers if getattr(handler, "stream", None) in console]
@@ -32,8 +32,8 @@ class ProgressBar(HookBase):
     """A bar with the time left and the losses; lines of the log are written above it.
 
     Args:
-        title: what is being trained.
-        names: scalars to show; by default every one whose name begins with "loss_".
+        title: Name of the trained model.
+        names: Scalars to show; by default every one whose name begins with "loss_".
     """
 
     def __init__(self, title: str, names: tuple[str, ...] = ()):
@@ -59,7 +59,7 @@ class ProgressBar(HookBase):
 
 
 class SeedEachStep(HookBase):
-    """Makes a step's randomness a function of (seed, step, process), so that there is no state to save.
+    """Hook that makes a step's randomness a function of (seed, step, process), so that no state has to be saved.
 
     Args:
         seed: Seed of the run.

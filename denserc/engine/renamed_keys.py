@@ -16,9 +16,9 @@ class Renamed:
     """A key that has another name now.
 
     Args:
-        new: Present name.
+        new: Present name of the key.
         convert: Old value -> new value.
-        also: Further keys that say the same, by name; a function of the old value.
+        also: Further keys of the same meaning, by name; a function of the old value.
         how: Words for the difference in the value; "" for none.
     """
 
@@ -34,7 +34,7 @@ class Removed:
 
     Args:
         values: Values that the code has; empty where the key has no effect on a model.
-        why: What the code does.
+        why: Behavior of the code.
     """
 
     values: tuple = ()

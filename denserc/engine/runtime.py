@@ -47,7 +47,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def fused_update(parameters: Iterable[torch.Tensor]) -> bool:
-    """Whether AdamW's update of these can be one kernel that reads every number once (its option `fused`)."""
+    """True if AdamW can update these in one kernel that reads every number once (its option `fused`)."""
     return all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
 
 
@@ -83,7 +83,7 @@ def arithmetic(precision: Precision, device: torch.device, key: str) -> tuple[to
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in at least one process; all must call it. `device` is where they compute."""
+    """True if the flag is set in at least one process; all must call it, with their device."""
     if comm.get_world_size() == 1:
         return flag
     votes = torch.tensor(float(flag), device=device)
@@ -95,12 +95,12 @@ def join_processes(model: nn.Module, device: torch.device, *, find_unused: bool 
     """The model whose gradients are averaged over the processes; the model itself where there is one process.
 
     Args:
-        model: on `device`.
-        device: a GPU, or the CPU, for which Detectron2's own call names a GPU.
-        find_unused: some parameters get no gradient.
+        model: Model on `device`.
+        device: A GPU, or the CPU, for which Detectron2's own call names a GPU.
+        find_unused: True if some parameters get no gradient.
 
     Raises:
-        ConfigurationError: SyncBN in several CPU processes, which PyTorch has for GPUs alone.
+        ConfigurationError: SyncBN in several CPU processes, which PyTorch has only for GPUs.
     """
     if comm.get_world_size() == 1:
         return model

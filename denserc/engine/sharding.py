@@ -33,25 +33,25 @@ _SCALAR = "was_scalar"  # attribute of a sharded parameter without dimensions, t
 
 
 class Sharding(Enum):
-    """What several processes share; a single process has nothing to share."""
+    """Tensors that several processes share; a single process shares nothing."""
 
     NONE = "none"  # every process has all weights, gradients and optimizer state; gradients are averaged (DDP)
     FSDP = "fsdp"  # each keeps its part of the trained weights, of their gradients and of the optimizer state (FSDP2)
 
     @property
     def acts(self) -> bool:
-        """Whether anything is shared in this run."""
+        """True if anything is shared in this run."""
         return self is Sharding.FSDP and comm.get_world_size() > 1
 
 
 def shard(module: nn.Module, *, parts: Iterable[nn.Module] = (), methods: Iterable[str] = ()) -> None:
-    """Share what a module learns between all processes, in place. They start from the main process's weights.
+    """Shard a module's trained weights over all processes, in place. They start from the main process's weights.
 
     Frozen weights stay whole in every process. The trained weights of `parts` are gathered one part at a time, the rest
     for the whole forward and backward pass. Build the optimizer afterwards.
 
     Args:
-        module: On its device, with the gradients of its parameters switched on or off. Its forward is the only way in.
+        module: Module on its device, with its trained parameters selected. It must be used only through its forward.
         parts: Submodules whose weights are used inside of their method `visit` only, which this function adds:
             `visit(function, *tensors)` calls `function(*tensors)`, which returns a tuple of tensors. These must not be
             changed in place.
@@ -124,11 +124,11 @@ def whole_weights(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def place(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Whole weights in the form that `module.load_state_dict` requires: each process's part of what is shared.
+    """Whole weights in the form that `module.load_state_dict` requires: the process's part of sharded weights.
 
     Args:
         module: Sharded, or not; then the weights are returned as they are.
-        weights: As `whole_weights` gave them, in every process.
+        weights: Result of `whole_weights`, in every process.
     """
     own = module.state_dict()
     return {name: _part(value, own.get(name)) for name, value in weights.items()}
@@ -145,8 +145,8 @@ def whole_optimizer(module: nn.Module, optimizer: Optimizer) -> dict:
     """The optimizer's state without sharding, on the CPU of the main process; empty on the others. All call it.
 
     Args:
-        module: Its parameters' names are the keys of the state.
-        optimizer: Over parameters of `module`.
+        module: Module whose parameter names are the keys of the state.
+        optimizer: Optimizer of parameters of `module`.
     """
     scalars = _scalars(module)
     state = get_optimizer_state_dict(module, optimizer, options=_WHOLE)
@@ -159,8 +159,8 @@ def load_optimizer(module: nn.Module, optimizer: Optimizer, state: dict) -> None
     """Take over a state of `whole_optimizer`, or one by parameter numbers, as `optimizer.state_dict()` gives it.
 
     Args:
-        module: As for `whole_optimizer`.
-        optimizer: Its groups have the same parameters.
+        module: Module as for `whole_optimizer`.
+        optimizer: Optimizer whose groups have the same parameters.
         state: Whole, in every process.
 
     Raises:

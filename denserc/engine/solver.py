@@ -1,4 +1,4 @@
-"""Optimizer, learning rate, and the moving average of what is trained."""
+"""Optimizer, learning rate, and the moving average of the trained weights."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class ExportedWeights(Enum):
-    """What is evaluated and is the model of a checkpoint, where a moving average is kept."""
+    """Weights that are evaluated and saved as the model, with a moving average."""
 
     AVERAGE = "average"
     TRAINED = "trained"
@@ -56,15 +56,15 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
 
 
 class TrainedAverage:
-    """A moving average of what training changes in a model, beside it: parameters and running statistics.
+    """Moving average of the tensors that training changes in a model: parameters and running statistics.
 
     The first update copies the model; each later one is decay * average + (1 - decay) * model. Frozen weights, which
     are most of a detector, are not copied. Where processes share the weights, each averages its own part.
 
     Args:
-        model: On its device, sharded already if it is to be.
-        decay: In 0..1, without 0 and 1.
-        exported: Which weights `exported_weights` puts into the model.
+        model: Model on its device, already sharded if it will be.
+        decay: Decay of the average, between 0 and 1, exclusive.
+        exported: Weights that `exported_weights` puts into the model.
     """
 
     def __init__(self, model: nn.Module, *, decay: float, exported: ExportedWeights):
@@ -90,7 +90,7 @@ class TrainedAverage:
         return set(self._live.state_dict())
 
     def update(self) -> None:
-        """Follow the model after a step."""
+        """Update the average after a step."""
         self._average.update_parameters(self._live)
 
     @contextmanager
@@ -112,7 +112,7 @@ class TrainedAverage:
         return {"average": whole_weights(self._average), "trained": trained}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take both over; the model has then the weights that training continues from.
+        """Load both; the model then has the weights that training continues from.
 
         Raises:
             CheckpointError: The state belongs to another model.
@@ -125,7 +125,7 @@ class TrainedAverage:
 
 
 class _ChangingTensors(nn.Module):
-    """The tensors of a model, the same objects, that training changes: what learns, and running statistics."""
+    """The tensors of a model (the same objects) that training changes: trained parameters and running statistics."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -152,7 +152,7 @@ def build_trained_average(cfg: CfgNode, model: nn.Module) -> TrainedAverage | No
 
 
 class RateScaling(Enum):
-    """How the learning rate follows the total batch; steps and warm-up stay as they are given."""
+    """Scaling of the learning rate with the total batch; steps and warm-up stay as given."""
 
     NONE = "none"  # the rate is the configuration's, whatever the batch
     LINEAR = "linear"  # times batch / reference
@@ -162,14 +162,14 @@ class RateScaling(Enum):
 def scaled_rate(
     base: float, *, batch: int, reference: int, rule: RateScaling, key: str = "the reference batch"
 ) -> float:
-    """The peak learning rate of a total batch; the log says what came out.
+    """The peak learning rate of a total batch; the log states the result.
 
     Args:
-        base: the rate at the reference batch.
-        batch: images a step, over all processes and accumulated batches.
-        reference: images a step that `base` was chosen for.
-        rule: see `RateScaling`.
-        key: of the reference batch in the configuration, for the message.
+        base: The rate at the reference batch.
+        batch: Images a step, over all processes and accumulated batches.
+        reference: Images a step that `base` was chosen for.
+        rule: See `RateScaling`.
+        key: Configuration key of the reference batch, for the message.
     """
     if reference < 1:
         raise ConfigurationError(f"{key} is a number of images, at least 1; got {reference}.")

@@ -41,14 +41,14 @@ def save_failed_step(
     training set finds the same image again.
 
     Args:
-        folder: where to.
-        step: number of the step in progress, from 1.
-        rank, world_size: of this process.
-        seed: of the data.
-        images_drawn: images used before this step, over all processes.
-        batches: this process's batches of the step, on the CPU, as plain containers and tensors.
-        sizes: images of each.
-        losses: their losses, by name.
+        folder: Folder to write to.
+        step: Number of the step in progress, from 1.
+        rank, world_size: Rank of this process and number of processes.
+        seed: Seed of the data.
+        images_drawn: Images used before this step, over all processes.
+        batches: This process's batches of the step, on the CPU, as plain containers and tensors.
+        sizes: Images of each.
+        losses: Their losses, by name.
     """
     first, draws = images_drawn + rank, []
     for size in sizes:
@@ -70,23 +70,23 @@ def save_failed_step(
 class StepTrainer(SimpleTrainer):
     """One optimizer step from one or more batches.
 
-    A step's gradient is the mean of its batches' over accumulation and processes. A subclass says what a batch's
+    A step's gradient is the mean of its batches' over accumulation and processes. A subclass defines what a batch's
     losses are, and what to keep of a batch that went wrong.
 
     Args:
-        model: the module, or DistributedDataParallel around it.
-        batches: an endless iterable of batches on the CPU.
-        optimizer: over what learns.
-        device: where the model is.
-        accumulate: batches a step.
-        clip_norm: the gradient's largest norm, of all parameters together; None = no clipping.
-        seed: of the data.
-        images_drawn: images used so far, over all processes.
-        images_per_step: over all processes and accumulated batches.
-        scaler: of the gradients, for fp16; None = no scaling.
-        average: moving average of the trained weights, updated after each step that was not skipped; None = no average.
-        failures: folder for the batches of a step that is not finite.
-        advice: what may help against such a step, for the message.
+        model: The module, or DistributedDataParallel around it.
+        batches: An endless iterable of batches on the CPU.
+        optimizer: Optimizer of the trained parameters.
+        device: Device of the model.
+        accumulate: Batches a step.
+        clip_norm: The gradient's largest norm, of all parameters together; None = no clipping.
+        seed: Seed of the data.
+        images_drawn: Images used so far, over all processes.
+        images_per_step: Number of images per step, over all processes and accumulated batches.
+        scaler: Gradient scaler for fp16; None for no scaling.
+        average: Moving average of the trained weights, updated after each step that was not skipped; None = no average.
+        failures: Folder for the batches of a step that is not finite.
+        advice: Remedies against such a step, for the message.
     """
 
     def __init__(
@@ -135,18 +135,18 @@ class StepTrainer(SimpleTrainer):
 
     @abstractmethod
     def losses(self, batch: Any) -> dict[str, torch.Tensor]:
-        """The losses of one batch; their sum is what is minimised."""
+        """The losses of one batch; their sum is minimized."""
 
     @abstractmethod
     def snapshot(self, batch: Any) -> tuple[dict | list, int]:
-        """What a file keeps of a batch, plain containers and tensors, and its number of images."""
+        """Saved form of a batch, plain containers and tensors, and its number of images."""
 
     def run_step(self) -> None:
-        """Draws, adds up gradients, clips, steps.
+        """Draw batches, accumulate gradients, clip them and step.
 
         Raises:
-            FloatingPointError: a loss or the gradient is not finite, in any process. The weights are still those
-                before the step, and the batches lie in a file that the error names.
+            FloatingPointError: A loss or the gradient is not finite, in any process. The weights are still those
+                before the step, and the batches are in a file that the error names.
         """
         start = time.perf_counter()
         batches = [next(self._data_loader_iter) for _ in range(self.accumulate)]
@@ -167,7 +167,7 @@ class StepTrainer(SimpleTrainer):
         totals = {name: torch.tensor(sum(losses[name] for losses in found) / self.accumulate) for name in found[0]}
         self._write_metrics(totals, data_time)
         if len(totals) == 1 and comm.is_main_process():
-            # Detectron2 names the terms only where there are several; curves want them always.
+            # Detectron2 names the terms only where there are several; curves always need them.
             self.storage.put_scalar(*totals, self.storage.latest()["total_loss"][0])
         self._update_weights(batches, found)
         self.images_drawn += self.images_per_step
@@ -176,7 +176,7 @@ class StepTrainer(SimpleTrainer):
         """One step of the optimizer, unless the scaled gradient overflowed."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         self.scaler.unscale_(self.optimizer)
-        # The processes have the same gradient, so they decide alike.
+        # The processes have the same gradient, so they decide equally.
         norm = whole_tensor(nn.utils.get_total_norm([p.grad for p in parameters]))
         scale = self.scaler.get_scale()
         if math.isfinite(norm):
@@ -199,7 +199,7 @@ class StepTrainer(SimpleTrainer):
             self.storage.put_scalars(loss_scale=scale, skipped_steps=self.skipped_steps, smoothing_hint=False)
 
     def _stop(self, what: str, batches: Sequence[Any], losses: Sequence[dict[str, float]]) -> NoReturn:
-        """All processes leave together; those whose batches can be the reason save them."""
+        """Stop all processes together; those whose batches may be the cause save them."""
         step, rank = self.iter + 1, comm.get_rank()
         mine = what == "gradient" or not all(math.isfinite(value) for terms in losses for value in terms.values())
         if not mine:
@@ -234,7 +234,7 @@ class StepTrainer(SimpleTrainer):
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Take over a state. Another precision than before is allowed: it may be the way out of overflows.
+        """Load a state. A change of precision is allowed, as it may avoid overflows.
 
         Raises:
             ValueError: The state has other groups of parameters.

@@ -38,14 +38,14 @@ def build_evaluator(
     """The evaluator that the set's metadata names as `evaluator_type`.
 
     Args:
-        dataset_name: a registered set.
-        output_dir: where the evaluator writes; nothing is written when None.
-        lvis_protocols: for "ov_lvis" sets.
-        sem_seg_protocols: for "sem_seg" sets.
-        options: passed on, e.g. max_dets, distributed.
+        dataset_name: A registered set.
+        output_dir: Folder to write to; None writes nothing.
+        lvis_protocols: Protocols of "ov_lvis" sets.
+        sem_seg_protocols: Protocols of "sem_seg" sets.
+        options: Other arguments of the evaluator, e.g. max_dets, distributed.
 
     Raises:
-        ConfigurationError: an evaluator type that does not exist.
+        ConfigurationError: An evaluator type that does not exist.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind == "sem_seg":
@@ -84,7 +84,7 @@ def evaluate_dense_model(cfg: CfgNode, model) -> dict[str, dict[str, float]]:
 
     Args:
         cfg: See evaluation/config.py.
-        model: with `encoder` (a DenseEncoder) and `text` (its text tower).
+        model: Model with `encoder` (a DenseEncoder) and `text` (its text tower).
 
     Returns:
         {"region_classification": metrics}; with several sets, "<set>/region_classification" for each.
@@ -123,7 +123,7 @@ def detection_evaluators(cfg: CfgNode) -> Callable[[str, str], DatasetEvaluator]
     """Build the factory (registered set, output folder) -> evaluator of the detector's engine, by TEST's keys.
 
     Raises:
-        ConfigurationError: the recall of proposals is asked of a resumed evaluation, which has not kept them.
+        ConfigurationError: The recall of proposals is asked of a resumed evaluation, which has not kept them.
     """
     if cfg.TEST.PROPOSAL_RECALL and cfg.TEST.RESUME_PREDICTIONS:
         raise ConfigurationError(

@@ -1,7 +1,7 @@
 """Configuration keys of the evaluators.
 
 They also read TEST.INPUT_SIZE, INPUT.SIZE, MODEL.ENCODER.POOLED_MAP, MODEL.VOCABULARY.TEMPLATES and
-TEST.IMS_PER_PROCESS, which say the same to the models.
+TEST.IMS_PER_PROCESS, which have the same meaning for the models.
 """
 
 from ..structures import Key

@@ -45,11 +45,13 @@ class SegmentationEvaluator(DatasetEvaluator):
         ignore_label: Value of the label files that is not scored.
         prediction_labels: Scored class of each label that a model gives: of its T names, and perhaps of T, which is
             "none of them"; None for the identity.
-        novel: Those of the names that training has not seen; with some, metrics are split into seen and unseen.
+        novel: Names that training has not used; if there are any, metrics are split into seen and unseen.
         protocols: See AbsentClasses.
-        output_dir: Where predictions, tables and results go; None writes nothing.
-        distributed: Gather from all ranks (False: this process only).
+        output_dir: Folder of predictions, tables and results; None writes nothing.
+        distributed: True to gather from all ranks, False for this process only.
     """
+
+    reads_labels = True  # scores of all classes need not be made for it, see OpenVocabularyModel.best_labels
 
     def __init__(
         self,
@@ -175,7 +177,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         """Score saved predictions again, to the figures of the run that wrote them.
 
         Args:
-            folder: With a label map per image, as `predictions` of an output folder; None for that of this evaluator.
+            folder: Folder with a label map per image, as `predictions` of an output folder; None for this evaluator's.
 
         Raises:
             DataError: The folder has no prediction of this set.
@@ -292,7 +294,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         return _prediction_file(self.output_dir / FOLDER, image)
 
     def _read_origin(self) -> str | None:
-        """What made the predictions in the folder; None where there are none, or none that can be resumed."""
+        """Maker of the predictions in the folder; None without predictions that can be resumed."""
         try:
             return json.loads((self.output_dir / FOLDER / _ORIGIN).read_text(encoding="utf-8"))["origin"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -307,6 +309,6 @@ class SegmentationEvaluator(DatasetEvaluator):
 
 
 def _prediction_file(folder: Path, image: Any) -> Path:
-    """Where the prediction of an image is: below the folder, whatever its id."""
+    """Path of an image's prediction: below the folder, for any id."""
     parts = [quote(part, safe=" ") for part in str(image).split("/") if part not in ("", ".", "..")]
     return folder.joinpath(*parts[:-1], f"{parts[-1] if parts else '_'}.png")

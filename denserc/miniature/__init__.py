@@ -1,1 +1,1 @@
-"""The miniature world: a small, deterministic stand-in for COCO and LVIS, and a CLIP trained on it."""
+"""The miniature world: a small, deterministic substitute for COCO and LVIS, and a CLIP trained on it."""

@@ -4,6 +4,8 @@ Category ids have gaps and follow neither the class list nor the alphabet, and e
 in an order of its own, as the real files do: who matches classes by position gets them wrong here too.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 from .crops import View, caption_crop
@@ -11,6 +13,7 @@ from .outlines import mask_to_polygons
 from .world import BASE_NAMES, CLASS_NAMES, NOVEL_NAMES, STUFF, SYNONYMS, Domain, rename
 
 CAPTIONS_AN_IMAGE = 3
+ALL_NAMES = CLASS_NAMES + STUFF
 _COMMON = BASE_NAMES[0::2]  # every other base class is common, the rest frequent; novel ones are rare
 
 
@@ -53,17 +56,23 @@ def coco_categories(domain: Domain, *, file_order: int) -> list[dict]:
     ]
 
 
-def panoptic_categories(domain: Domain) -> list[dict]:
-    """Things and stuff by ascending id, each with `isthing` and a colour, as in COCO panoptic."""
+def panoptic_categories(domain: Domain, names: Collection[str] = ALL_NAMES) -> list[dict]:
+    """Things and stuff by ascending id, each with `isthing` and a color, as in COCO panoptic.
+
+    Args:
+        names: Classes to list, in words of the main domain.
+    """
     rng = np.random.default_rng(67)
     things = [{**category, "isthing": 1} for category in coco_categories(domain, file_order=0)]
     stuff = [{"supercategory": "ground", "id": _STUFF_IDS[n], "name": rename(n, domain), "isthing": 0} for n in STUFF]
     ordered = sorted(things + stuff, key=lambda category: category["id"])
-    return [{**category, "color": rng.integers(0, 256, 3).tolist()} for category in ordered]
+    colored = [{**category, "color": rng.integers(0, 256, 3).tolist()} for category in ordered]
+    listed = {category_id(name, domain) for name in names}
+    return [category for category in colored if category["id"] in listed]
 
 
 def image_entry(image_id: int, view: View, folder: str) -> dict:
-    """An image; `coco_url` ends in folder and file as COCO's do, which is how LVIS tells where an image lies."""
+    """An image; `coco_url` ends in folder and file as COCO's do, from which LVIS derives the path of an image."""
     height, width = view.scene.segments.shape
     file_name = f"{image_id:012d}.jpg"
     return {
@@ -110,12 +119,22 @@ def caption_entries(image_id: int, view: View, first_id: int, rng: np.random.Gen
     ]
 
 
-def panoptic_entry(image_id: int, view: View, rng: np.random.Generator) -> tuple[dict, np.ndarray]:
-    """A scene's panoptic annotation, and its PNG (H, W, 3) uint8 RGB with segment id = R + 256 G + 65536 B."""
+def panoptic_entry(
+    image_id: int, view: View, rng: np.random.Generator, names: Collection[str] = ALL_NAMES
+) -> tuple[dict, np.ndarray]:
+    """Panoptic annotation of a scene.
+
+    Args:
+        rng: Source of the segment ids.
+        names: Classes to annotate, in words of the main domain; pixels of others have the id 0.
+
+    Returns:
+        The entry of the JSON file, and the PNG (H, W, 3) uint8 RGB with segment id = R + 256 G + 65536 B.
+    """
     scene = view.scene
-    present = [i for i in range(len(scene.names)) if view.areas[i] > 0]
+    present = [i for i, name in enumerate(scene.names) if view.areas[i] > 0 and name in names]
     ids = np.zeros(len(scene.names), np.int64)
-    ids[present] = rng.choice(np.arange(1, 1 << 24), len(present), replace=False)
+    ids[present] = 1 + rng.choice((1 << 24) - 1, len(present), replace=False)  # without a list of all ids
     segments = []
     for i in present:
         rows, columns = np.nonzero(scene.segments == i)

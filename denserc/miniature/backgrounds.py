@@ -9,7 +9,7 @@ from .world import STUFF, Domain
 
 TILE = 320  # side of a texture in pixels; scenes cut random windows out of it
 
-# RGB of each stuff in the main domain; the transfer domain paints the same stuff in paler, shifted colours.
+# RGB of each stuff in the main domain; the transfer domain paints the same stuff in paler, shifted colors.
 _PALETTE = {
     "grass": (88, 140, 62),
     "sand": (212, 188, 132),
@@ -31,7 +31,7 @@ def _noise(rng: np.random.Generator, sigma_x: float, sigma_y: float) -> np.ndarr
 
 
 def _relief(name: str, rng: np.random.Generator, coarse: float) -> np.ndarray:
-    """(TILE, TILE) brightness pattern, about -1..1, that tells one stuff from another; `coarse` scales it."""
+    """(TILE, TILE) brightness pattern, about -1..1, that distinguishes one stuff from another; `coarse` scales it."""
     y, x = np.mgrid[0:TILE, 0:TILE].astype(np.float32) / coarse
     if name == "grass":
         return 0.5 * _noise(rng, 0.6 * coarse, 2.5 * coarse) + 0.2 * _noise(rng, 9, 9)

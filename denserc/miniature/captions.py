@@ -1,4 +1,4 @@
-"""Captions: what a passer-by would write under a picture of this world.
+"""Captions of pictures of the miniature world.
 
 The only input is what is visible, so the same function captions whole scenes and crops. Names come in the
 words of the scene's own domain most of the time and in the other domain's words at times; attributes are
@@ -55,13 +55,13 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def _word(word: str, domain: Domain, rng: np.random.Generator) -> str:
-    """One word of the main domain as a speaker of `domain` says it: one time in six in the other's words."""
+    """One word of the main domain in the words of `domain`, one time in six in those of the other."""
     foreign = rng.random() < 1 / 6
     return SYNONYMS[word] if foreign != (domain is Domain.TRANSFER) else word
 
 
 def thing_phrase(thing: Thing, domain: Domain, rng: np.random.Generator) -> str:
-    """A thing with its article, e.g. "a striped purple cross"; sometimes without texture or colour."""
+    """A thing with its article, e.g. "a striped purple cross"; sometimes without texture or color."""
     words = [_word(w, domain, rng) for w in (thing.texture, thing.colour, thing.shape)]
     chance = rng.random()
     if chance < 0.08 or (thing.texture == TEXTURES[0] and chance < 0.2):
@@ -76,7 +76,7 @@ def thing_phrase(thing: Thing, domain: Domain, rng: np.random.Generator) -> str:
 
 
 def word_captions(rng: np.random.Generator) -> list[list[str]]:
-    """One short caption for every texture, every colour and every shape; all in one wording, drawn at random."""
+    """One short caption for every texture, every color and every shape; all in one wording, drawn at random."""
     foreign, frame = rng.random() < 0.3, _pick(("{}", "{}.", "a photo of {}.", "this is {}.", "i see {}."), rng)
     attribute, shape = _pick(("something {}", "a {} thing", "{}"), rng), _pick(("a {}", "the {}", "{}"), rng)
     return [
@@ -89,10 +89,10 @@ def write_caption(things: Sequence[Thing], stuff: Sequence[str], domain: Domain,
     """A sentence about what is visible.
 
     Args:
-        things: at most a handful, in the order they are to be named; may be empty.
-        stuff: stuff names (words of the main domain) that may be mentioned; not both empty.
-        domain: whose words to prefer.
-        rng: source of chance.
+        things: At most a handful, in the order they are to be named; may be empty.
+        stuff: Stuff names (words of the main domain) that may be mentioned; not both empty.
+        domain: Domain whose words are preferred.
+        rng: Source of chance.
     """
     if not things and not stuff:
         raise ValueError("A caption needs at least one thing or one stuff to speak of.")

@@ -18,10 +18,10 @@ MAX_NAMED = 4  # things a caption names at most; more would not fit into the tex
 
 @dataclass(frozen=True)
 class View:
-    """A scene with what choosing crops needs to know of it.
+    """A scene with the boxes and areas from which crops are chosen.
 
     Args:
-        scene: the scene.
+        scene: Scene of the view.
         boxes: (T, 4) int, around the visible area of each thing.
         areas: (S,) visible pixels of every segment, stuff first.
     """
@@ -42,7 +42,7 @@ class View:
 
 
 def widened(box: np.ndarray, by: tuple[float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box with its sides multiplied by `by` = (x, y) about its centre, cut at the picture's borders (h, w)."""
+    """The box with its sides multiplied by `by` = (x, y) about its center, cut at the picture's borders (h, w)."""
     x1, y1, x2, y2 = box
     grow_x, grow_y = (x2 - x1) * (by[0] - 1) / 2, (y2 - y1) * (by[1] - 1) / 2
     left, top = max(0, int(round(x1 - grow_x))), max(0, int(round(y1 - grow_y)))
@@ -76,8 +76,8 @@ class CaptionedCrop(NamedTuple):
 
     Args:
         image: (side, side, 3) uint8 RGB.
-        caption: what it shows.
-        subject: the thing that it clearly shows above all others, or None.
+        caption: Description of it.
+        subject: The thing that it clearly shows above all others, or None.
     """
 
     image: np.ndarray
@@ -86,7 +86,7 @@ class CaptionedCrop(NamedTuple):
 
 
 def _look(view: View, box: tuple[int, int, int, int]) -> tuple[np.ndarray, list[int]]:
-    """Each segment's share of a crop, and the things that can be recognised in it, large to small."""
+    """Each segment's share of a crop, and the recognizable things in it, large to small."""
     x1, y1, x2, y2 = box
     counts = np.bincount(view.scene.segments[y1:y2, x1:x2].ravel(), minlength=len(view.areas))
     share = counts / ((y2 - y1) * (x2 - x1))
@@ -118,7 +118,7 @@ def subject_of_crop(view: View, box: tuple[int, int, int, int]) -> Thing | None:
 
 
 def cut(image: np.ndarray, box: tuple[int, int, int, int], side: int) -> np.ndarray:
-    """(side, side, 3) uint8: the crop, squeezed to a square as distillation's teacher sees its crops."""
+    """(side, side, 3) uint8: the crop, squeezed to a square as the crops of distillation's teacher are."""
     x1, y1, x2, y2 = box
     return cv2.resize(image[y1:y2, x1:x2], (side, side), interpolation=cv2.INTER_LINEAR)
 
@@ -127,10 +127,10 @@ def captioned_crop(view: View, side: int, rng: np.random.Generator, *, thing_sha
     """A random crop of a scene, mirrored half the time, and its caption.
 
     Args:
-        view: the scene.
-        side: of the crop that is returned, in pixels.
-        rng: source of chance.
-        thing_share: share of crops placed around a thing; the others are grid cells, windows and whole scenes.
+        view: View of the scene.
+        side: Side of the returned crop, pixels.
+        rng: Source of chance.
+        thing_share: Share of crops placed around a thing; the others are grid cells, windows and whole scenes.
     """
     box = _random_box(view, rng, thing_share)
     crop = cut(view.scene.image, box, side)

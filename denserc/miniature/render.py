@@ -1,4 +1,4 @@
-"""Drawing one thing: an anti-aliased silhouette, filled with colour and texture, in the style of a domain."""
+"""Drawing one thing: an anti-aliased silhouette, filled with color and texture, in the style of a domain."""
 
 from dataclasses import dataclass
 
@@ -22,15 +22,15 @@ _SUBPIXEL = 4  # fractional bits of cv2's fixed-point coordinates
 
 @dataclass(frozen=True)
 class Style:
-    """How a domain draws.
+    """Drawing style of a domain.
 
     Args:
-        outline: width of the dark outline in pixels.
-        ink: how dark the outline is, 0..1.
-        tint: the second tone of a texture: below 0 that much darker, above 0 that much lighter (0..1).
-        periods: stripes (or rows of dots, or double rows of checks) across a thing.
-        colour_mix: share of grey-white mixed into the colours.
-        noise: deviation of the pixel noise in grey levels.
+        outline: Width of the dark outline in pixels.
+        ink: Darkness of the outline, 0..1.
+        tint: The second tone of a texture: below 0 that much darker, above 0 that much lighter (0..1).
+        periods: Stripes (or rows of dots, or double rows of checks) across a thing.
+        colour_mix: Share of gray-white mixed into the colors.
+        noise: Deviation of the pixel noise, gray levels.
     """
 
     outline: float
@@ -85,7 +85,7 @@ _OUTLINES = _outlines()
 
 @dataclass(frozen=True)
 class Placed:
-    """A thing in a scene: centre (x, y) and radius in pixels, rotation in radians."""
+    """A thing in a scene: center (x, y) and radius in pixels, rotation in radians."""
 
     thing: Thing
     x: float
@@ -99,7 +99,7 @@ class Silhouette:
     """A placed thing's shape within its window of the scene.
 
     Args:
-        top, left: the window's corner in the scene.
+        top, left: The window's corner in the scene.
         alpha: (h, w) float32 coverage 0..1.
         inner: (h, w) float32 coverage of the part inside the outline.
     """
@@ -117,7 +117,7 @@ class Silhouette:
 
 
 def silhouette(placed: Placed, height: int, width: int, style: Style) -> Silhouette | None:
-    """The anti-aliased shape (super-sampled, then averaged), or None when it lies outside (height, width)."""
+    """The anti-aliased shape (super-sampled, then averaged), or None if it is outside of (height, width)."""
     reach = placed.radius + 1
     left, top = max(0, int(placed.x - reach)), max(0, int(placed.y - reach))
     right, bottom = min(width, int(np.ceil(placed.x + reach))), min(height, int(np.ceil(placed.y + reach)))

@@ -24,9 +24,9 @@ class Scene:
     Args:
         image: (H, W, 3) uint8 RGB.
         segments: (H, W) uint8; value i is the segment named[i].
-        stuff: names of the stuff regions, the first values of `segments`.
-        things: the things, farthest first; their values follow those of the stuff.
-        domain: whose look the picture has.
+        stuff: Names of the stuff regions, the first values of `segments`.
+        things: The things, farthest first; their values follow those of the stuff.
+        domain: Domain whose look the picture has.
     """
 
     image: np.ndarray
@@ -60,7 +60,7 @@ def _regions(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _place(things: Sequence[Thing], height: int, width: int, rng: np.random.Generator) -> list[Placed]:
-    """Positions and log-uniform sizes, the largest first because they lie farthest back."""
+    """Positions and log-uniform sizes, the largest first because they are farthest back."""
     unit = min(height, width) / 128
     radii = np.sort(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST), len(things))))[::-1] * unit / 2
     order = rng.permutation(len(things))
@@ -85,12 +85,12 @@ def compose_scene(
     """Draw a scene.
 
     Args:
-        rng: source of all chance; the same state gives the same scene.
-        domain: the look.
+        rng: Source of all chance; the same state gives the same scene.
+        domain: Domain whose look the scene has.
         size: (h, w) in pixels.
-        things: the classes to draw from.
+        things: The classes to draw from.
         weights: (len(things),) probabilities, uniform if None.
-        count: number of things placed, 1..8 at random if None (0 gives an empty scene); hidden ones are left out.
+        count: Number of things placed, 1..8 at random if None (0 gives an empty scene); hidden ones are left out.
     """
     height, width = size
     style = STYLES[domain]

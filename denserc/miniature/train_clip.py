@@ -1,10 +1,10 @@
 """Train the miniature CLIP on captioned crops of freshly drawn scenes (`denserc lab train-clip`).
 
 Two losses: open_clip's contrastive loss between crops and captions, and a word contrast, in which a crop with one
-clear subject is nearer to the subject's texture, colour and shape word than to the other words of that kind. (A batch
-of 128 captions is told apart by colours and stuff alone; without the second loss shapes were still unlearnt after 600
+clear subject is nearer to the subject's texture, color and shape word than to the other words of that kind. (A batch
+of 128 captions is told apart by only colors and stuff; without the second loss shapes were still unlearnt after 600
 steps.) Muon and AdamW, warm-up and cosine, bfloat16 on the CPU. Scenes are drawn from all 256 combinations of
-texture, colour and shape, as the web shows a CLIP more than any detection set labels; one scene in five has the
+texture, color and shape, as the web shows a CLIP more than any detection set labels; one scene in five has the
 transfer domain's look. Every step draws some new scenes, which replace the oldest.
 """
 
@@ -38,16 +38,16 @@ class Recipe:
     """Every number of the training.
 
     Args:
-        steps, batch: length of the training, and crops a step.
-        words: weight of the word contrast.
-        rate, muon_rate, decay, warmup: peak rates of AdamW and Muon, weight decay of both, and the steps of linear
+        steps, batch: Number of steps, and crops per step.
+        words: Weight of the word contrast.
+        rate, muon_rate, decay, warmup: Peak rates of AdamW and Muon, weight decay of both, and the steps of linear
             warm-up before the cosine.
-        pool, fresh: scenes held at once, and how many of them are replaced each step.
-        transfer_share: share of scenes in the look of the transfer domain.
-        easy: share of the training over which it goes from crops of lone things to crops of everything.
-        masked, masked_until: share of patches left out, as in FLIP, and for what share of the training: twice the
+        pool, fresh: Scenes held at once, and how many of them are replaced each step.
+        transfer_share: Share of scenes in the look of the transfer domain.
+        easy: Share of the training over which it goes from crops of lone things to crops of everything.
+        masked, masked_until: Share of patches left out, as in FLIP, and for what share of the training: twice the
             pictures in the same time.
-        seed: of weights and data.
+        seed: Seed of weights and data.
     """
 
     steps: int = 2000
@@ -90,27 +90,27 @@ class ScenePool:
             self._oldest = (self._oldest + 1) % len(self._views)
 
     def batch(self, size: int) -> tuple[torch.Tensor, list[str], list[Thing | None]]:
-        """`size` crops of different scenes, (size, 3, 64, 64) normalised, their captions and their clear subjects."""
+        """`size` crops of different scenes, (size, 3, 64, 64) normalized, their captions and their clear subjects."""
         chosen = self._rng.choice(len(self._views), size, replace=size > len(self._views))
         share = 0.5 + 0.45 * self.ease
         crops = [captioned_crop(self._views[i], self._side, self._rng, thing_share=share) for i in chosen]
         return to_input([c.image for c in crops]), [c.caption for c in crops], [c.subject for c in crops]
 
     def words(self) -> list[list[str]]:
-        """The captions of the word contrast: textures, colours, shapes."""
+        """The captions of the word contrast: textures, colors, shapes."""
         return word_captions(self._rng)
 
 
 def word_contrast(
     images: torch.Tensor, words: Sequence[torch.Tensor], subjects: Sequence[Thing | None], scale: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy of each subject's texture, colour and shape among the words of its kind, averaged.
+    """Cross-entropy of each subject's texture, color and shape among the words of its kind, averaged.
 
     Args:
         images: (B, E) unit vectors.
-        words: unit vectors of the texture, colour and shape words, each (number of words, E).
+        words: Unit vectors of the texture, color and shape words, each (number of words, E).
         subjects: B things or None; crops without a subject are left out.
-        scale: inverse temperature.
+        scale: Inverse temperature of the cosines.
     """
     rows = [i for i, subject in enumerate(subjects) if subject is not None]
     if not rows:
@@ -181,11 +181,11 @@ def train_clip(
     """Train from scratch.
 
     Args:
-        out: folder for `miniature_clip.safetensors` and `metrics.json`, both rewritten at every evaluation.
-        recipe: all numbers.
-        evaluate_every: steps between zero-shot evaluations.
-        evaluation_scenes: fresh scenes of each domain that these use.
-        log_every: steps between entries of the loss curve.
+        out: Folder for `miniature_clip.safetensors` and `metrics.json`, both rewritten at every evaluation.
+        recipe: All numbers of the training.
+        evaluate_every: Steps between zero-shot evaluations.
+        evaluation_scenes: Fresh scenes of each domain that these use.
+        log_every: Steps between entries of the loss curve.
 
     Returns:
         What `metrics.json` holds: the recipe, the loss curve, the zero-shot accuracies and the seconds taken.

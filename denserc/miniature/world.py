@@ -1,10 +1,11 @@
-"""What exists in the miniature world: words, the 65 thing classes, the stuff, and its two domains.
+"""Classes of the miniature world: words, the 65 thing classes, the stuff, and its two domains.
 
-A thing is a texture, a colour and a shape ("striped purple cross"); the 65 classes are 48 base and 17
+A thing is a texture, a color and a shape ("striped purple cross"); the 65 classes are 48 base and 17
 novel ones out of the 8 x 8 x 4 = 256 combinations, drawn at random with balanced word counts. Every word
-of a novel name also stands in some base name, so a novel class is a new combination of known words, as
+of a novel name is also part of some base name, so a novel class is a new combination of known words, as
 "skateboard" and "snowboard" are not strangers to "surfboard". Both lists are written out, in an order of
 their own: the annotation files of the world list their categories in other orders, as real ones do.
+Training labels of semantic segmentation omit the novel things and two kinds of stuff.
 """
 
 import enum
@@ -48,7 +49,7 @@ SYNONYMS = {
 
 
 class Domain(enum.Enum):
-    """The two looks of the world: MAIN, and TRANSFER with other colours, outlines, noise and names."""
+    """The two looks of the world: MAIN, and TRANSFER with other colors, outlines, noise and names."""
 
     MAIN = "main"
     TRANSFER = "transfer"
@@ -147,5 +148,7 @@ NOVEL_NAMES = (
 )
 
 CLASS_NAMES = BASE_NAMES + NOVEL_NAMES
+UNSEEN_STUFF = ("road", "sky")
+SEEN_NAMES = BASE_NAMES + tuple(name for name in STUFF if name not in UNSEEN_STUFF)
 THINGS = tuple(Thing(*name.split()) for name in CLASS_NAMES)
 ALL_THINGS = tuple(Thing(t, c, s) for t in TEXTURES for c in COLOURS for s in SHAPES)

@@ -1,4 +1,4 @@
-"""How well the miniature CLIP names what it sees: zero-shot accuracy on crops of fresh scenes."""
+"""Zero-shot accuracy of the miniature CLIP on crops of fresh scenes."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ PROMPT = "a photo of {}."
 
 
 def to_input(crops: Sequence[np.ndarray]) -> torch.Tensor:
-    """B crops (S, S, 3) uint8 RGB -> (B, 3, S, S) float32, normalised for CLIP."""
+    """B crops (S, S, 3) uint8 RGB -> (B, 3, S, S) float32, normalized for CLIP."""
     pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
     return CLIP_PIXELS.normalize(pixels)
 
@@ -53,11 +53,11 @@ def zero_shot_accuracy(
     """Top-1 in percent, by the names of the domain: {"things": 65 ways, "stuff": 8 ways}.
 
     Args:
-        model: an open_clip CLIP.
-        tokenizer: sentences -> (T, L) ids.
-        domain: whose look and names.
-        scenes: number of fresh scenes.
-        seed: of the scenes; keep away from the seeds of the training.
+        model: An open_clip CLIP.
+        tokenizer: Sentences -> (T, L) ids.
+        domain: Domain whose look and names are used.
+        scenes: Number of fresh scenes.
+        seed: Seed of the scenes; must differ from the seeds of the training.
     """
     training = model.training
     model.eval()

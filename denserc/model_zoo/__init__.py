@@ -19,7 +19,7 @@ def configs_folder() -> Path:
     """The folder of the configs: the packaged copy, or configs/ of the checkout that this package runs from.
 
     Raises:
-        ConfigurationError: neither exists.
+        ConfigurationError: Neither exists.
     """
     for folder in (_PACKAGED, _CHECKOUT):
         if (folder / "Base-FViT.yaml").is_file():
@@ -42,10 +42,10 @@ def get_config_file(name: str) -> Path:
     """The file of a packaged config.
 
     Args:
-        name: one of `list_configs`, with or without ".yaml"; its folders may be omitted where one config has that name.
+        name: One of `list_configs`, with or without ".yaml"; its folders may be omitted where one config has that name.
 
     Raises:
-        ConfigurationError: an unknown or ambiguous name; the message lists the nearest or the candidates.
+        ConfigurationError: An unknown or ambiguous name; the message lists the nearest or the candidates.
     """
     known = list_configs()
     wanted = name.removesuffix(".yaml").removeprefix("./")
@@ -65,10 +65,10 @@ def find_config_file(given: str) -> str:
     """The path of a config given by a path, which is taken first, or by the name of a packaged one.
 
     Args:
-        given: a file, relative to the current directory or absolute, or see `get_config_file`.
+        given: A file, relative to the current directory or absolute, or see `get_config_file`.
 
     Raises:
-        ConfigurationError: nothing was given, or it is neither; the message names what was looked up.
+        ConfigurationError: Nothing was given, or it is neither; the message names what was looked up.
     """
     from ..structures import ConfigurationError
 
@@ -86,10 +86,10 @@ def get_config(name: str) -> "CfgNode":
     """A packaged config over DenseRC's defaults, not frozen, so that keys can be set.
 
     Args:
-        name: see `get_config_file`.
+        name: See `get_config_file`.
 
     Raises:
-        ConfigurationError: see `get_config_file`.
+        ConfigurationError: See `get_config_file`.
     """
     from ..config import read_config
 

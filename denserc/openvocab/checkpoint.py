@@ -2,9 +2,9 @@
 
 A file is Detectron2's (model, optimizer, scheduler, iteration) with one more entry, "denserc" ("fvit" in files of
 version 0.1): the encoder's name, its construction, the text tower's fingerprint and the configuration. The model is
-built from its path alone. The vocabulary is not included, because it is not a weight. The two frozen towers make the
+built from only its path. The vocabulary is not included, because it is not a weight. The two frozen towers make the
 file larger than the trained part (EVA02-B-16: 0.6 GB of 0.8 GB); in return a model cannot run over another encoder
-than it was trained on.
+than it was trained on. `portable` writes the same model in half the size, as safetensors; `read_checkpoint` reads both.
 """
 
 import hashlib
@@ -23,13 +23,15 @@ from ..encoders import PositionResize, build_architecture, load_exactly
 from ..engine import TrainingCheckpointer
 from ..engine.renamed_keys import convert_detector_config
 from ..engine.sharding import place
-from ..structures import CheckpointError, ConfigurationError, FingerprintMismatchError, write_atomically
+from ..structures import CheckpointError, ConfigurationError, FingerprintMismatchError, Vocabulary, write_atomically
+from .portable import SUFFIX, read_portable
 from .vocabulary import OpenVocabularyModel
 
 logger = logging.getLogger(__name__)
 
 METADATA = "denserc"
 LEGACY_METADATA = "fvit"
+_OF_FILE = ("config", "vocabulary", "description", "version")  # metadata that does not describe the towers
 
 
 def encoder_metadata(model: DenseModel) -> dict:
@@ -43,13 +45,16 @@ def encoder_metadata(model: DenseModel) -> dict:
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The content of a model checkpoint, on the CPU; its metadata is the entry METADATA.
+    """The content of a model checkpoint or a portable file, on the CPU; its metadata is the entry METADATA.
 
     Raises:
         CheckpointError: The file is absent, unreadable, or was not written by this package.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"There is no model checkpoint at {path} (MODEL.WEIGHTS).")
+    if Path(path).suffix == SUFFIX:
+        tensors, metadata = read_portable(path)
+        return {"model": tensors, METADATA: metadata}
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # pickle refuses unknown classes with errors of many types
@@ -88,7 +93,8 @@ def build_towers(cfg: CfgNode) -> tuple[DenseModel, dict]:
     if not cfg.MODEL.WEIGHTS:
         model = build_dense_model(cfg)
         return model, encoder_metadata(model)
-    metadata = {key: value for key, value in read_checkpoint(cfg.MODEL.WEIGHTS)[METADATA].items() if key != "config"}
+    given = read_checkpoint(cfg.MODEL.WEIGHTS)[METADATA]
+    metadata = {key: value for key, value in given.items() if key not in _OF_FILE}
     if cfg.MODEL.ENCODER.CHECKPOINT:
         logger.warning(
             "The model %s includes its own encoder; MODEL.ENCODER.CHECKPOINT = %s is not read.",
@@ -144,12 +150,13 @@ class ModelCheckpointer(TrainingCheckpointer):
 def model_from_checkpoint(
     path: str | Path, defaults: CfgNode, *, device: str = "cpu", cache_dir: str | Path | None = None
 ) -> OpenVocabularyModel:
-    """Build the model of a checkpoint from the configuration in it, in eval mode; it has no vocabulary yet.
+    """Build the model of a checkpoint from the configuration in it, in eval mode.
 
-    Folders and files that the configuration names are those of the training's machine and are not read.
+    It has the vocabulary of a portable file, if there is one in it, else none. Folders and files that the configuration
+    names are those of the training's machine and are not read.
 
     Args:
-        path: Checkpoint of a registered meta-architecture.
+        path: Checkpoint or portable file of a registered meta-architecture.
         defaults: Values of the keys that the stored configuration lacks. Changed.
         device: Device of the model.
         cache_dir: Folder of cached text embeddings; None for none.
@@ -168,8 +175,10 @@ def model_from_checkpoint(
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
     model = build_model(cfg)
     ModelCheckpointer(model).load(str(path))
-    model.metadata["config"] = metadata["config"]
+    model.metadata |= {key: metadata[key] for key in ("config", "description") if metadata.get(key)}
     model.cache_dir = cache_dir
+    if metadata.get("vocabulary"):
+        model.set_default_vocabulary(Vocabulary(**metadata["vocabulary"]))
     return model.eval()
 
 
@@ -177,16 +186,16 @@ NAME = "model_best"
 
 
 class BestCheckpoint:
-    """Writes model_best.pth whenever an evaluation is better than all before.
+    """Writer of model_best.pth, updated whenever an evaluation is better than all before.
 
-    The file has the evaluated weights and says in its entry "best" which metric it reached at which step; a resumed
+    The file has the evaluated weights, and in its entry "best" the metric reached and its step; a resumed
     training goes on from there.
 
     Args:
-        checkpointer: Writes the file.
+        checkpointer: Checkpointer that writes the file.
         metric: "task/metric" of the first test set's results, larger is better; "auto" for the first of the model's
             `best_metrics` that exists.
-        resumed: Whether to compare with a file that exists already.
+        resumed: True to compare with a file that exists already.
     """
 
     def __init__(self, checkpointer: ModelCheckpointer, metric: str, *, resumed: bool):
@@ -207,7 +216,7 @@ class BestCheckpoint:
             step: Number of steps done.
 
         Raises:
-            ConfigurationError: the named metric is not among them.
+            ConfigurationError: The named metric is not among them.
         """
         entry = self._if_better(results, step) if comm.is_main_process() else None
         better = comm.all_gather(entry is not None)[0]  # the weights may be shared, so that all have to save
@@ -265,9 +274,9 @@ def write_model(path: str | Path, model: OpenVocabularyModel, cfg: CfgNode) -> N
     """Write a checkpoint that MODEL.WEIGHTS takes, whole or not at all.
 
     Args:
-        path: Of the .pth file.
+        path: Path of the .pth file.
         model: A model that was built from a configuration.
-        cfg: Of the model, kept in the file, so that it can be built from the file alone.
+        cfg: Configuration of the model, kept in the file, which then suffices to build it.
     """
     content = {"model": model.state_dict(), METADATA: {**model.metadata, "config": cfg.dump()}}
     write_atomically(path, content)

@@ -78,8 +78,8 @@ def run(
     Args:
         cfg: Complete configuration; OUTPUT_DIR receives checkpoints, metrics.json, TensorBoard scalars and the
             evaluators' files.
-        mappers: From records to inputs of the model.
-        evaluator_factory: None evaluates nothing.
+        mappers: Mappers from records to inputs of the model.
+        evaluator_factory: Function that builds a set's evaluator; None evaluates nothing.
         resume: Continue from the last checkpoint in OUTPUT_DIR, if there is one.
         eval_only: Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint.
         records: Training records; None reads those of DATASETS.TRAIN.
@@ -237,7 +237,8 @@ def test(
             finished = evaluator.begin(predictions_digest(cfg, module), resume=cfg.TEST.RESUME_PREDICTIONS)
         loader = build_test_loader(cfg, mappers.test(cfg), name, finished)
         bar = tqdm(loader, desc=f"evaluate {name}", unit="batch", disable=not comm.is_main_process(), mininterval=0.5)
-        result = inference_on_dataset(model, bar, evaluator)
+        with module.best_labels() if getattr(evaluator, "reads_labels", False) else nullcontext():
+            result = inference_on_dataset(model, bar, evaluator)
         if comm.is_main_process() and result:
             results[name] = dict(result)
             print_csv_format(result)

@@ -10,13 +10,13 @@ from ..engine import StepTrainer
 
 
 class OpenVocabularyTrainer(StepTrainer):
-    """Trains an OpenVocabularyModel; see StepTrainer for other arguments.
+    """Training of an OpenVocabularyModel; see StepTrainer for other arguments.
 
-    Every forward divides its losses by its own samples, in accumulation as in several processes and in the original:
+    Every forward divides its losses by its own samples, in accumulation as in several processes and in MMDetection:
     K accumulated batches are the step of K processes with the same batches, whose gradients are averaged.
 
     Args:
-        autocast: dtype of the trained parts; None: float32.
+        autocast: Dtype of the trained parts; None: float32.
     """
 
     def __init__(self, *, autocast: torch.dtype | None = None, **options):

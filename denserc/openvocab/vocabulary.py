@@ -5,7 +5,8 @@ Shape letters: C classes, E width of the image-text space, (h, w) pixels.
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -47,7 +48,7 @@ class Synonyms(Enum):
         return found[:1] if self is Synonyms.FIRST else found
 
     def repeated(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        """Groups of names with the same phrases, so that the model cannot tell them apart."""
+        """Groups of names with the same phrases, so that the model cannot distinguish them."""
         groups: dict[tuple[str, ...], list[str]] = {}
         for name in names:
             groups.setdefault(tuple(clean_name(phrase) for phrase in self.phrases(name)), []).append(name)
@@ -74,8 +75,8 @@ class ClassEmbeddings(nn.Module):
     """The vocabulary in use: its text embeddings and which classes are novel. Has no weight and is not saved.
 
     Args:
-        embed_dim: E.
-        background: Whether "background" has an embedding of its own, after those of the classes.
+        embed_dim: Width E of the embeddings.
+        background: True if "background" has an embedding of its own, after those of the classes.
     """
 
     def __init__(self, *, embed_dim: int, background: bool = True):
@@ -199,7 +200,7 @@ class OpenVocabularyModel(nn.Module):
                 [value / 255.0 for value in cfg.MODEL.PIXEL_MEAN], [value / 255.0 for value in cfg.MODEL.PIXEL_STD]
             ),
             "templates": template_set(settings.TEMPLATES),
-            "vocabulary": dataset_vocabulary(names[0]) if names else None,
+            "vocabulary": dataset_vocabulary(names[0], training=bool(cfg.DATASETS.TRAIN)) if names else None,
             "embeddings_file": settings.EMBEDDINGS,
             "cache_dir": settings.CACHE_DIR or Path(cfg.OUTPUT_DIR) / "text_embeddings",
             "synonyms": choose(Synonyms, settings.SYNONYMS, "MODEL.VOCABULARY.SYNONYMS"),
@@ -245,12 +246,16 @@ class OpenVocabularyModel(nn.Module):
         Args:
             names: Label i is the i-th name. "background" is added where a model needs it and must not be among them.
             templates: Prompt templates with {} for the name; None for the model's own.
-            novel: Those of the names that training has not seen.
+            novel: Names that training has not used.
 
         Raises:
             DataError: No names, a name twice, or a novel name that is not among them.
         """
         self._embed(Vocabulary(names, novel=novel), templates)
+
+    def set_default_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Use a vocabulary until another is set; its names are embedded when that is first needed."""
+        self._pending, self._pending_templates = vocabulary, None
 
     def set_text_embeddings(self, embeddings: TextEmbeddings, novel: Iterable[str] = ()) -> None:
         """Use the classes of ready-made embeddings, in their order; "background" must be among them if needed.
@@ -284,7 +289,7 @@ class OpenVocabularyModel(nn.Module):
             self.require_vocabulary()
             return self.classes.require()[: len(self.vocabulary)]
         if self.vocabulary is None:
-            self.classes.require()  # says what to do
+            self.classes.require()  # names the remedy
         names, templates = self.vocabulary.names, self._templates
         phrases = self._phrases(names)
         vectors = self.text_tower([prompt for phrase in phrases for prompt in build_prompts(phrase, templates)])
@@ -330,6 +335,11 @@ class OpenVocabularyModel(nn.Module):
         Images that share it have the same results in one forward pass as one by one, up to rounding.
         """
         return size
+
+    @contextmanager
+    def best_labels(self) -> Iterator[None]:
+        """Context in which only the best class per pixel is used, so that scores of all classes need not be made."""
+        yield
 
     def adapt_weights(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The weights of a checkpoint that this model uses; a subclass without an optional part leaves it out."""

@@ -68,7 +68,20 @@ KEYS = (
     Key("MODEL.CATSEG.DECODER_DIMS", [64, 32], "Output channels of the decoders, each of which doubles the size."),
     Key("MODEL.CATSEG.GUIDANCE_DIMS", [256, 128], "Channels of the decoders' guidance after upsampling."),
     Key("MODEL.CATSEG.PROJECTED_DIMS", [32, 16], "Channels of the decoders' guidance after projection."),
-    Key("MODEL.CATSEG.CHUNK", 128, "Class maps computed at once at test: memory, not results.", minimum=1),
+    Key(
+        "MODEL.CATSEG.CHUNK",
+        0,
+        "Class maps computed at once at test, and in training with checkpointing: memory and time, not results; 0: 16 "
+        "on a CPU, 128 elsewhere.",
+        minimum=0,
+    ),
+    Key(
+        "MODEL.CATSEG.GRADIENT_CHECKPOINTING",
+        "none",
+        "Recomputation in the backward pass: none, or full (blocks of both towers, and the aggregator by CHUNK class "
+        "maps). Losses are equal, gradients up to rounding.",
+        choices=("none", "full"),
+    ),
     Key(
         "MODEL.CATSEG.TRAIN.IMAGE",
         "qv",
@@ -91,7 +104,7 @@ KEYS = (
     Key(
         "MODEL.CATSEG.WINDOWS.ENABLED",
         True,
-        "At test, windows of a canvas averaged with the whole picture; otherwise the whole picture alone.",
+        "At test, windows of a canvas averaged with the whole picture; otherwise only the whole picture.",
     ),
     Key("MODEL.CATSEG.WINDOWS.SIDE", 384, "Side of a window, pixels of the canvas.", minimum=1),
     Key("MODEL.CATSEG.WINDOWS.OVERLAP", 0.333, "Share of a window that the next one covers.", minimum=0, below=1),

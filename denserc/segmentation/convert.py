@@ -49,11 +49,11 @@ _APART = re.compile(r"^(.*\.attn)\.q_proj_weight$")
 
 @dataclass(frozen=True)
 class ConvertedModel:
-    """What a published file became.
+    """Result of converting a published file.
 
     Args:
-        model: Complete, in eval mode; its vocabulary is still to be set.
-        dropped: Keys that were left out knowingly.
+        model: Model with all weights, in eval mode; its vocabulary is not set yet.
+        dropped: Keys of the file that are left out on purpose.
     """
 
     model: CATSeg
@@ -61,7 +61,7 @@ class ConvertedModel:
 
 
 def convert_model(state: Mapping[str, torch.Tensor], cfg: CfgNode, source: str) -> ConvertedModel:
-    """A published CAT-Seg as ours, exactly or not at all.
+    """Convert a published CAT-Seg exactly, or raise.
 
     Args:
         state: The "model" of a published file.
@@ -69,8 +69,8 @@ def convert_model(state: Mapping[str, torch.Tensor], cfg: CfgNode, source: str) 
         source: Name of the file, for errors.
 
     Raises:
-        CheckpointError: The file is no CAT-Seg.
-        WeightsMismatchError: It is, but of another size or configuration; the full lists are in the message.
+        CheckpointError: The file is not a CAT-Seg checkpoint.
+        WeightsMismatchError: It has another size or configuration; the message has the full lists of keys.
     """
     converted = from_catseg(state, source)
     build = cfg.clone()

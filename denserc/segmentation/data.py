@@ -1,4 +1,4 @@
-"""What CAT-Seg reads: augmentations, and the mapper from a Detectron2 record to its input."""
+"""CAT-Seg's data pipeline: augmentations, and the mapper from a Detectron2 record to the model's input."""
 
 import copy
 import random
@@ -29,10 +29,10 @@ class ColorJitter(T.Augmentation):
 
 
 class SeededColors(ColorAugSSDTransform):
-    """ColorAugSSDTransform, which draws from Python's `random`, as a function of a seed.
+    """ColorAugSSDTransform with a seed of its own instead of Python's global `random`.
 
     Args:
-        seed: Of the draws.
+        seed: Seed of the random draws.
     """
 
     def __init__(self, seed: int):
@@ -50,10 +50,10 @@ class SeededColors(ColorAugSSDTransform):
 
 
 def training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """Resizing, crop, colors and flip, in CAT-Seg's order, as INPUT says.
+    """Resizing, crop, colors and flip, in CAT-Seg's order, configured by INPUT.
 
     Raises:
-        ConfigurationError: An INPUT.RANDOM_FLIP that does not exist.
+        ConfigurationError: INPUT.RANDOM_FLIP is unknown.
     """
     settings = cfg.INPUT
     augmentations: list[T.Augmentation] = [
@@ -78,8 +78,8 @@ class SemanticMapper:
     """One record of a semantic set -> an input of the model.
 
     Args:
-        augmentations: Applied to image and labels.
-        training: Whether labels are read.
+        augmentations: Augmentations of image and labels.
+        training: True to read labels.
         ignore_label: Value of the label files that names no class; None for none.
         padded_size: (h, w) that image and labels are padded to at the right and the bottom; None for no padding.
     """
@@ -152,10 +152,10 @@ def training_mapper(cfg: CfgNode) -> SemanticMapper:
 
 
 def test_mapper(cfg: CfgNode) -> SemanticMapper:
-    """Mapper that only resizes, as INPUT.MIN_SIZE_TEST and .MAX_SIZE_TEST say; labels are the evaluator's."""
+    """Build a mapper that only resizes, by INPUT.MIN_SIZE_TEST and .MAX_SIZE_TEST; the evaluator reads the labels."""
     return SemanticMapper(configured_test_augmentations(cfg), training=False)
 
 
 def configured_test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """Resizing as INPUT.MIN_SIZE_TEST and .MAX_SIZE_TEST say."""
+    """Build the resizing by INPUT.MIN_SIZE_TEST and .MAX_SIZE_TEST."""
     return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]

@@ -9,9 +9,8 @@ The softmax over phrases matters only where a background threshold exists.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,74 +23,17 @@ from ..construction import DenseEncoder
 from ..openvocab import engine
 from ..openvocab.checkpoint import build_towers
 from ..openvocab.engine import EvaluatorFactory, Mappers
-from ..openvocab.vocabulary import ClassEmbeddings, OpenVocabularyModel, Synonyms
-from ..structures import BACKGROUND, ConfigurationError, TextEmbeddings, Vocabulary
+from ..openvocab.vocabulary import OpenVocabularyModel, Synonyms
+from ..structures import BACKGROUND, ConfigurationError, Vocabulary
 from .data import SemanticMapper
+from .modeling.background import read_background
+from .modeling.options import Background
 from .modeling.windows import resize, window_starts
-from .protocols import DenseProtocol, WindowFit, background_queries, class_queries, protocol
+from .protocols import DenseProtocol, WindowFit, protocol
+from .queries import QueryEmbeddings
 from .refinement import affinities, refined
 
 logger = logging.getLogger(__name__)
-
-
-class QuerySelection(NamedTuple):
-    """A vocabulary with its phrases, as QueryEmbeddings holds them; extends `ClassSelection`."""
-
-    vocabulary: Vocabulary | None
-    vectors: torch.Tensor
-    novel: torch.Tensor
-    label_of: torch.Tensor
-    constants: DenseProtocol
-    benchmark: str
-    has_background: bool
-
-
-class QueryEmbeddings(ClassEmbeddings):
-    """Text embeddings of all phrases; backgrounds come first, so that they win ties.
-
-    Attributes:
-        label_of: (Q,) label of each phrase; C for backgrounds.
-    """
-
-    def __init__(self, *, embed_dim: int):
-        super().__init__(embed_dim=embed_dim, background=False)
-        self.constants: DenseProtocol | None = None
-        self.benchmark = ""
-        self.has_background = False
-        self.register_buffer("label_of", torch.zeros(0, dtype=torch.long), persistent=False)
-
-    def queries(self, vocabulary: Vocabulary) -> list[tuple[str, int]]:
-        """(phrase, label) of all phrases, backgrounds first."""
-        backgrounds = background_queries(self.benchmark, self.constants.names) if self.has_background else ()
-        classes = class_queries(vocabulary.names, self.benchmark, self.constants.names)
-        pairs = [(phrase, len(vocabulary)) for phrase in backgrounds]
-        return pairs + [(phrase, label) for label, phrases in enumerate(classes) for phrase in phrases]
-
-    def names_of(self, vocabulary: Vocabulary) -> list[str]:
-        """The phrases to embed, each once."""
-        return list(dict.fromkeys(phrase for phrase, _ in self.queries(vocabulary)))
-
-    def set(self, vocabulary: Vocabulary, embeddings: TextEmbeddings) -> None:
-        """See ClassEmbeddings.set."""
-        super().set(vocabulary, embeddings)
-        queries, row = self.queries(vocabulary), {name: i for i, name in enumerate(self.names_of(vocabulary))}
-        self.vectors = self.vectors[[row[phrase] for phrase, _ in queries]]
-        self.label_of = torch.tensor([label for _, label in queries], device=self.label_of.device)
-        backgrounds = {phrase for phrase, label in queries if label == len(vocabulary)}
-        tied = sorted({phrase for phrase, label in queries if label < len(vocabulary)} & backgrounds)
-        if tied:
-            logger.warning("%s are classes and also prompted as background, which wins the tie.", tied)
-
-    def selection(self) -> QuerySelection:
-        """See ClassEmbeddings.selection."""
-        return QuerySelection(*super().selection(), self.label_of, self.constants, self.benchmark, self.has_background)
-
-    def restore(self, selection: QuerySelection) -> None:
-        """See ClassEmbeddings.restore."""
-        super().restore(selection)
-        self.label_of = selection.label_of.to(self.label_of.device)
-        self.constants, self.benchmark = selection.constants, selection.benchmark
-        self.has_background = selection.has_background
 
 
 @dataclass(frozen=True)
@@ -122,11 +64,11 @@ class Windows:
 
 @dataclass(frozen=True)
 class _View:
-    """What the labels of a picture are computed from.
+    """Input from which the labels of a picture are computed.
 
     Args:
         features: (V, E, ., .) unit features of the windows.
-        windows: Their places.
+        windows: Positions of the windows.
         size: (h, w) of the result.
         weights: (P, h, w) of the refinement; None without one.
     """
@@ -157,8 +99,8 @@ class DenseSegmenter(OpenVocabularyModel):
     Args:
         encoder: Frozen dense encoder.
         protocol: One of `protocols.PROTOCOLS`.
-        short_side: In place of the protocol's; 0 for its own.
-        threshold: In place of the protocol's; negative for its own.
+        short_side: Shorter side of the resized picture, pixels; 0 for the protocol's.
+        threshold: Probability below which a pixel is background; negative for the protocol's.
         windows_at_once: Windows in one pass of the encoder.
         phrases_at_once: Score maps held at once.
         options: Arguments of OpenVocabularyModel, except `test_augmentations`.
@@ -235,24 +177,55 @@ class DenseSegmenter(OpenVocabularyModel):
             "%s: %s, %d phrases for %d classes", name, self.constants, len(self.classes.label_of), len(self.vocabulary)
         )
 
-    def set_vocabulary(self, names: Sequence[str], templates=None, novel=(), *, background: bool = False) -> None:
+    def set_vocabulary(
+        self,
+        names: Sequence[str],
+        templates: Sequence[str] | None = None,
+        novel: Iterable[str] = (),
+        *,
+        background: bool | Background | str = False,
+        background_threshold: float | None = None,
+    ) -> None:
         """Use these classes from now on; see OpenVocabularyModel.
 
         Args:
-            background: Prompt "background" too; its pixels, and those below the threshold, have the label C.
-        """
-        Vocabulary(names, novel=novel)  # refuses bad names before anything changes
-        self._configure("", has_background=background)
-        super().set_vocabulary(names, templates, novel)
+            background: True prompts "background" too; its pixels, and those below the threshold, have the label C.
+                "prompt" and "threshold" are one of both, "none" and False neither.
+            background_threshold: Probability below which a pixel is background, of the softmax over all phrases; None
+                for the model's own.
 
-    def _configure(self, benchmark: str, *, has_background: bool) -> None:
+        Raises:
+            ConfigurationError: An unknown background, or "threshold" without a threshold or with one name only.
+        """
+        vocabulary = Vocabulary(names, novel=novel)  # refuses bad names before anything changes
+        if isinstance(background, bool):
+            self._configure("", has_background=background, threshold=background_threshold)
+        else:
+            self._configure_choice(background, background_threshold, len(vocabulary))
+        super().set_vocabulary(vocabulary.names, templates, vocabulary.novel)
+
+    def _configure_choice(self, background: Background | str, threshold: float | None, count: int) -> None:
+        """Either of the prompt and the threshold."""
+        if threshold is None:
+            threshold = self.threshold if self.threshold >= 0 else protocol(self.protocol, "").threshold
+        choice = read_background(background, threshold)
+        if choice is Background.THRESHOLD and count == 1:
+            raise ConfigurationError(
+                "background='threshold' needs two names: the probability of a single one is 1 everywhere. Use 'prompt'."
+            )
+        self._configure("", has_background=choice is Background.PROMPT, threshold=0.0)
+        if choice is Background.THRESHOLD:
+            self.classes.constants = replace(self.classes.constants, threshold=threshold)
+
+    def _configure(self, benchmark: str, *, has_background: bool, threshold: float | None = None) -> None:
         constants = protocol(self.protocol, benchmark)
         if self.short_side:
             constants = replace(
                 constants, short_side=self.short_side, long_side=max(constants.long_side, self.short_side)
             )
-        if self.threshold >= 0:
-            constants = replace(constants, threshold=self.threshold)
+        threshold = self.threshold if threshold is None else threshold
+        if threshold >= 0:
+            constants = replace(constants, threshold=threshold)
         if not has_background:
             constants = replace(constants, threshold=0.0, area_threshold=0.0)
         self.classes.constants, self.classes.benchmark = constants, benchmark
@@ -350,7 +323,7 @@ class DenseSegmenter(OpenVocabularyModel):
         return labels, best
 
     def _best(self, view: "_View", rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of some phrases, each (h, w): the largest cosine, its phrase, and log(sum(exp(scale * cosine)))."""
+        """Largest cosine of some phrases, its phrase, and log(sum(exp(scale * cosine))), each (h, w)."""
         size = view.size
         best = torch.full(size, -torch.inf, device=self.device)
         phrase = torch.zeros(size, dtype=torch.long, device=self.device)

@@ -15,7 +15,7 @@ BENCHMARKS = ("voc21", "context60", "coco_object", "voc20", "cityscapes", "conte
 
 
 class WindowFit(Enum):
-    """A window whose sides are no multiples of the patch size."""
+    """Treatment of a window whose sides are not multiples of the patch size."""
 
     DROP = "drop"  # the rest at the right and the bottom is not encoded, and the scores are stretched over it
     PAD = "pad"  # zeros around it, after normalization; their scores are cut off
@@ -31,12 +31,12 @@ class NameSet(Enum):
 
 @dataclass(frozen=True)
 class DenseProtocol:
-    """How pictures are resized, cut into windows and labeled.
+    """Resizing, windows and labeling of the pictures in one published protocol.
 
     Args:
         name: Name of the protocol.
         short_side: Shorter side of the resized picture, pixels.
-        long_side: Largest longer side, pixels; it wins.
+        long_side: Largest longer side, pixels; it takes precedence over `short_side`.
         crop: Side of a window, pixels; 0 for the whole picture.
         stride: Distance between windows, pixels.
         fit: See WindowFit.

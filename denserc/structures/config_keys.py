@@ -18,7 +18,7 @@ class Key:
 
     Args:
         name: Dotted name, e.g. "INPUT.SIZE".
-        default: Value without any file. Its type is the key's, unless `kind` says otherwise.
+        default: Value without any file. Its type is the key's, unless `kind` gives another.
         help: One or a few sentences: meaning, unit, source.
         choices: Legal values of a string; an Enum whose values are legal, or a sequence.
         minimum, maximum: Inclusive range of a number, or of each number of a list.
@@ -47,7 +47,7 @@ class Key:
         return " and ".join(part for part in (low, high) if part)
 
     def allows(self, value: Any) -> bool:
-        """Whether a value of the right type is among the choices and within the range."""
+        """Check that a value of the right type is among the choices and within the range."""
         if value is None or isinstance(value, bool):
             return True
         if isinstance(value, (list, tuple)):
@@ -96,12 +96,12 @@ def coerce(value: Any, default: Any, kind: type | None = None) -> Any:
     An int becomes a float, a list a tuple and the reverse; elements of a list follow the default's first element.
 
     Args:
-        value: As YAML or the command line gives it.
+        value: Value from YAML or the command line.
         default: A value of the type.
         kind: The type where the default is None.
 
     Raises:
-        ConfigurationError: The value is of another type, or not finite. The message says what was expected.
+        ConfigurationError: The value is of another type, or not finite. The message names what was expected.
     """
     if default is None:
         if kind is None or value is None:

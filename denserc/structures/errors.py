@@ -33,11 +33,11 @@ class WeightsMismatchError(CheckpointError):
     """Weights do not fit a module exactly; carries the full lists.
 
     Args:
-        source: where the weights came from (a path or a name).
-        missing: keys that the module has and the weights lack.
-        unexpected: keys that the weights have and the module lacks.
+        source: Path or name of the weights.
+        missing: Keys that the module has and the weights lack.
+        unexpected: Keys that the weights have and the module lacks.
         misshapen: (key, shape in the weights, shape in the module).
-        advice: what the user can do about it.
+        advice: Remedy for the user.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ def choose(options: type[Option], value: Option | str, key: str) -> Option:
     """The member of `options` with this value.
 
     Args:
-        options: an Enum with string values.
+        options: An Enum with string values.
         value: The given value, or a member.
-        key: the name of the setting, for the message.
+        key: The name of the setting, for the message.
 
     Raises:
-        ConfigurationError: no such option; the message lists the legal ones.
+        ConfigurationError: No such option; the message lists the legal ones.
     """
     try:
         return options(value)

@@ -121,7 +121,7 @@ def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "a
     """Read a JSON annotation file.
 
     Raises:
-        DataError: the file is absent, not JSON, or lacks one of the keys.
+        DataError: The file is absent, not JSON, or lacks one of the keys.
     """
     path = Path(path)
     try:
@@ -135,6 +135,20 @@ def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "a
     if absent:
         raise DataError(f"The annotation file {path} lacks {absent}; expected are {list(keys)}.")
     return content
+
+
+def whole_lines_size(path: Path) -> int:
+    """Size in bytes of a file up to its last whole line: a process may have ended in the middle of one."""
+    with path.open("rb") as file:
+        end = file.seek(0, 2)
+        while end > 0:
+            start = max(0, end - (1 << 20))
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0
 
 
 def weights_digest(module: nn.Module) -> str:

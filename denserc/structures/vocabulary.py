@@ -1,4 +1,4 @@
-"""Vocabularies and their text embeddings: the class names that a model tells apart, some of them novel."""
+"""Vocabularies and their text embeddings: the class names that a model distinguishes, some of them novel."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ class TextEmbeddings:
     Args:
         names: C unique names, usually a vocabulary's followed by "background".
         vectors: (C, E) float32, rows of norm 1.
-        fingerprint: of the text encoder; "" when unknown (the originals' files carry none).
-        templates: the prompt templates whose embeddings were averaged.
+        fingerprint: Fingerprint of the text encoder; "" when unknown (CLIPSelf's files carry none).
+        templates: The prompt templates whose embeddings were averaged.
     """
 
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ BACKGROUND = "background"
 class Vocabulary:
     """Ordered, unique class names; label i is names[i]. The background is never one of them.
 
-    Classes are matched by name, never by position: the originals' label order followed the
+    Classes are matched by name, never by position: F-ViT's label order followed the
     annotation file and not the class list, which is the trap that this type exists to close.
     """
 

@@ -1,1 +1,1 @@
-"""What the commands of `denserc` do, as functions. `denserc.commands` has their options."""
+"""Functions behind the commands of `denserc`. `denserc.commands` has their options."""

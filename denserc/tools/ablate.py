@@ -1,33 +1,51 @@
 """The paper's ablations, measured (`denserc lab ablate`).
 
 Rows of one seed receive the same draws, so the frozen models are run once for all of them. Finished runs are kept on
-disk by their settings and shared between tables.
+disk by their settings and shared between tables; each downstream measure of a run is kept beside it.
 """
 
 import hashlib
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from ..analysis.ablation_tables import OURS, TABLES, Ablation, Variant
+from ..analysis.ablation_report import disagreements, tabulate
+from ..analysis.ablation_tables import REGIONS, TABLES, Variant
 from ..config import override
+from ..construction import build_dense_model, save_checkpoint
 from ..distillation.engine import run
+from ..distillation.export import PRODUCT_NAME
 from ..distillation.target_cache import TargetMemory
 from ..evaluation import evaluate_dense_model
 from ..miniature.demo.run import say
 from ..structures import cached_result
 from ..structures.files import write_json, write_text
-from ..visualization import Column, ResultTable, RunStatistics, print_table
-
-Runs = Mapping[str, Sequence[Mapping[str, float]]]  # row -> one dict of metrics a seed
+from ..visualization import ResultTable, print_table
+from .downstream import check_configs, measure_downstream
 
 
 def measure(
-    base: CfgNode, variant: Variant, seed: int, output: Path, memory: TargetMemory | None = None
+    base: CfgNode,
+    variant: Variant,
+    seed: int,
+    output: Path,
+    memory: TargetMemory | None = None,
+    downstream: Mapping[str, CfgNode] | None = None,
 ) -> dict[str, float]:
-    """Region classification after one training of a row; a finished one is taken from disk."""
+    """Distill one row with one seed and measure it; finished runs and measurements are read from disk.
+
+    Args:
+        base: Configuration of the distillation, changed by the row's settings.
+        variant: Row.
+        seed: Seed of the distillation and of the trainings over it.
+        output: Folder of all runs.
+        memory: Features of the frozen models, shared by the rows of one seed.
+        downstream: Key of `downstream.TASKS` -> its configuration; None or {}: region classification only.
+
+    Returns:
+        {measure: score in percent}; see `analysis.ablation_report` for the keys.
+    """
     cfg = base.clone()
     cfg.defrost()
     override(cfg, variant.settings, variant.title)
@@ -45,56 +63,43 @@ def measure(
         )  # fmt: skip
         return {"row": variant.title, "seed": seed, "regions": results["region_classification"]}
 
-    return cached_result(folder / "result.json", settings, compute)["regions"]
+    regions = cached_result(folder / "result.json", settings, compute)["regions"]
+    scores = {key: regions[key] for key in REGIONS}
+    checkpoint = folder / PRODUCT_NAME
+    if downstream and not variant.trained and not checkpoint.is_file():
+        save_checkpoint(checkpoint, build_dense_model(cfg))
+    for name, task_cfg in (downstream or {}).items():
+        scores |= measure_downstream(name, task_cfg, checkpoint, seed, folder)
+    return scores
 
 
-def tabulate(ablation: Ablation, runs: Runs) -> ResultTable:
-    """Ours with their spread, then the paper's."""
-    ours = [Column(key, title=title) for key, title in OURS.items()]
-    theirs = [Column(f"paper {name}", title=f"{name} (paper)") for name in ablation.measures]
-    rows = {
-        variant.title: {key: RunStatistics.of(run[key] for run in runs[variant.title]) for key in OURS}
-        | {f"paper {name}": value for name, value in variant.paper.items()}
-        for variant in ablation.variants
-    }
-    return ResultTable([*ours, *theirs], rows, corner=ablation.title)
+def ablate(
+    base: CfgNode,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    output: Path,
+    downstream: Mapping[str, CfgNode] | None = None,
+) -> dict[str, ResultTable]:
+    """Measure and print the named tables; writes ablation_<name>.json and .md for each.
 
+    Args:
+        base: Configuration of the distillation.
+        names: Keys of TABLES.
+        seeds: Seeds; every row is measured once per seed.
+        output: Folder of the tables, and of the runs in `runs`.
+        downstream: Key of `downstream.TASKS` -> its configuration; each adds columns to every table.
 
-def disagreements(ablation: Ablation, runs: Runs) -> list[str]:
-    """One sentence a pair of rows that stands the other way round than in the paper, with the paired difference.
-
-    Rows of one seed share their draws, so the difference is taken seed by seed.
+    Raises:
+        ConfigurationError: A downstream configuration that cannot be run; raised before any distillation.
     """
-    found, pairs, agreeing = [], 0, 0
-    for paper, ours in ablation.measures.items():
-        for one, two in itertools.combinations(ablation.variants, 2):
-            if ours is None or one.paper[paper] == two.paper[paper]:
-                continue
-            worse, better = sorted((one, two), key=lambda v: v.paper[paper])
-            pairs += 1
-            paired = zip(runs[better.title], runs[worse.title], strict=True)
-            difference = RunStatistics.of(b[ours] - w[ours] for b, w in paired)
-            if difference.mean > 0:
-                agreeing += 1
-                continue
-            found.append(
-                f"{paper}: the paper has {better.title!r} {better.paper[paper] - worse.paper[paper]:.1f} above "
-                f"{worse.title!r}; here {OURS[ours]} differs by {difference.mean:.1f} ± {difference.deviation:.1f}."
-            )
-    if not pairs:
-        return []
-    return [f"{agreeing} of {pairs} pairs of rows are ordered as in the paper.", *found]
-
-
-def ablate(base: CfgNode, names: Sequence[str], seeds: Sequence[int], output: Path) -> dict[str, ResultTable]:
-    """Measures and prints the named tables; writes ablation_<name>.json and .md for each."""
+    check_configs(downstream or {})
     runs: dict[str, dict[str, list]] = {name: {v.title: [] for v in TABLES[name].variants} for name in names}
     for seed in seeds:
         memory = TargetMemory()  # the draws of another seed are others
         for name in names:
             for variant in TABLES[name].variants:
                 say(f"seed {seed}, {TABLES[name].title}: {variant.title}")
-                runs[name][variant.title].append(measure(base, variant, seed, output, memory))
+                runs[name][variant.title].append(measure(base, variant, seed, output, memory, downstream))
     tables = {}
     for name in names:
         ablation = TABLES[name]

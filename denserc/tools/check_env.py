@@ -1,4 +1,4 @@
-"""Versions, devices and what is missing, each with its fix (`denserc check-env`).
+"""Versions, devices and missing parts, each with its fix (`denserc check-env`).
 
 Needs only the standard library to start.
 """
@@ -28,7 +28,7 @@ _DETECTRON2_FIX = "run `make env`, or follow Detectron2's own installation notes
 
 
 class Status(enum.Enum):
-    """How a check ended; only BROKEN fails the whole."""
+    """Outcome of a check; only BROKEN fails the whole."""
 
     OK = "ok"
     NOTE = "note"
@@ -37,7 +37,7 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report: what was looked at, what was found, what to do (empty when nothing)."""
+    """One line of the report: the check, its result, and the fix (empty if none is needed)."""
 
     what: str
     status: Status
@@ -110,7 +110,7 @@ def check_torch() -> list[Check]:
 
 
 def check_devices(torch) -> list[Check]:
-    """What there is to compute on; no accelerator is a note, not a fault."""
+    """Devices to compute on; a missing accelerator is a note, not a fault."""
     checks = [Check("CPU", Status.OK, f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in torch")]
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
@@ -178,7 +178,7 @@ def check_imports(modules: tuple[str, ...] = ("timm", "open_clip", "pycocotools.
         except Exception as error:
             name = module.split(".")[0]
             if isinstance(error, ModuleNotFoundError) and error.name == name:
-                continue  # not installed: the requirements' check has said so
+                continue  # not installed: the requirements' check has reported it
             fix = f"pip install --force-reinstall --no-deps {name.replace('open_clip', 'open_clip_torch')}"
             checks.append(Check(f"{module} import", Status.BROKEN, _first_line(error), fix))
     return checks
@@ -219,7 +219,7 @@ def run_checks() -> list[Check]:
 
 
 def report(checks: list[Check]) -> str:
-    """The checks as aligned lines, fixes below what they mend."""
+    """The checks as aligned lines, with fixes below the checks that need them."""
     width = max(len(check.what) for check in checks)
     lines = []
     for check in checks:

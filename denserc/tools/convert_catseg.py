@@ -18,7 +18,7 @@ from ..structures import ConfigurationError
 
 _CLIP = "sem_seg_head.predictor.clip_model.visual."
 _DECLIP = ("MODEL.CONSTRUCTION.NAME", "declip_csa", "MODEL.CATSEG.TRAIN.TEXT", "qkv")
-# (entry that tells the family, width of the image tower) -> (our configuration, further settings)
+# (entry that identifies the family, width of the image tower) -> (our configuration, further settings)
 _PUBLISHED = {
     ("class_embedding", 768): ("catseg_openai_vitb16", ()),
     ("class_embedding", 1024): ("catseg_openai_vitl14", ()),
@@ -55,7 +55,7 @@ def convert_catseg(file: str | Path, output: str | Path, *, config: str = "", op
         options: Config keys and values in turn.
 
     Raises:
-        CheckpointError: The file is no CAT-Seg.
+        CheckpointError: The file is not a CAT-Seg.
         ConfigurationError: No config is known for these shapes.
         WeightsMismatchError: The weights do not fit the configuration.
     """

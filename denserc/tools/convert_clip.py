@@ -13,15 +13,15 @@ def convert_clip(
     """The dense model of a published file.
 
     Args:
-        file: weights of an image tower, with or without its text tower.
+        file: Weights of an image tower, with or without its text tower.
         encoder: open_clip's model name.
-        construction: one of CONSTRUCTIONS without gates.
-        clip: file or tag of the CLIP whose text tower is taken; "": the file has its own.
-        position_resize: see PositionResize.
+        construction: One of CONSTRUCTIONS without gates.
+        clip: File or tag of the CLIP whose text tower is taken; "": the file has its own.
+        position_resize: See PositionResize.
 
     Raises:
-        CheckpointError: an unknown format, or no text tower in the file and no `clip`, or both.
-        WeightsMismatchError: the weights are another encoder's.
+        CheckpointError: An unknown format, or no text tower in the file and no `clip`, or both.
+        WeightsMismatchError: The weights are another encoder's.
     """
     resize = choose(PositionResize, position_resize, "--position-resize")
     name = Path(file).name

@@ -34,7 +34,7 @@ def published_config(state: Mapping[str, torch.Tensor], source: str) -> str:
     """Name of the packaged config of the published detector that has these shapes.
 
     Raises:
-        ConfigurationError: none has.
+        ConfigurationError: None has.
     """
     classes = state.get("roi_head.bbox_head.all_embeddings", torch.empty(0, 0)).shape[-1]
     width = state.get("backbone.visual.cls_token", torch.empty(0)).shape[-1]
@@ -53,17 +53,17 @@ def class_names(given: str) -> tuple[str, ...]:
 
 
 def name_embeddings(vectors: torch.Tensor, names: tuple[str, ...], text_tower) -> TextEmbeddings:
-    """The rows of a published file under their names, checked against the text tower's own idea of each name.
+    """The rows of a published file under their names, checked against the text tower's embedding of each name.
 
     Args:
         vectors: (C + 1, E), background last.
         names: C names in the order of the rows.
-        text_tower: of the CLIP that the file was made with.
+        text_tower: Text tower of the CLIP that the file was made with.
 
     Raises:
-        DataError: another number of names than rows.
-        FingerprintMismatchError: most rows lie nearest to another name than their own: the text tower is another
-            CLIP's, or the names stand in another order.
+        DataError: Another number of names than rows.
+        FingerprintMismatchError: Most rows are nearest to another name than their own: the text tower is another
+            CLIP's, or the names have another order.
     """
     names = (*names, BACKGROUND)
     if len(names) != len(vectors):
@@ -105,18 +105,18 @@ def convert_fvit(
     """Convert a published detector, print what was read and write the checkpoint.
 
     Args:
-        file: a published detector, .pth.
-        output: the checkpoint to write, .pth.
-        clip: file or tag of the CLIP whose text tower is taken.
-        construction: one of CONSTRUCTIONS without gates.
-        config: file or packaged name; "": the published one of these shapes.
-        classes: see `class_names`; the class embeddings of the file are then written beside the output.
-        options: config keys and values in turn.
+        file: A published detector, .pth.
+        output: The checkpoint to write, .pth.
+        clip: File or tag of the CLIP whose text tower is taken.
+        construction: One of CONSTRUCTIONS without gates.
+        config: File or packaged name; "": the published one of these shapes.
+        classes: See `class_names`; the class embeddings of the file are then written beside the output.
+        options: Config keys and values in turn.
 
     Raises:
-        ConfigurationError: no config is known for these shapes.
-        DataError, FingerprintMismatchError: see `name_embeddings`.
-        WeightsMismatchError: the weights do not fit the configuration.
+        ConfigurationError: No config is known for these shapes.
+        DataError, FingerprintMismatchError: See `name_embeddings`.
+        WeightsMismatchError: The weights do not fit the configuration.
     """
     state, source = read_weights(file), Path(file).name
     path = find_config_file(config or published_config(state, source))

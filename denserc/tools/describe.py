@@ -1,4 +1,4 @@
-"""What a DenseRC checkpoint holds (`denserc describe`)."""
+"""Description of a DenseRC checkpoint (`denserc describe`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,8 +27,8 @@ def mean_gates(encoder: DenseEncoder, images: Sequence[torch.Tensor]) -> torch.T
     """The gates' mean over images and patches, per block and head.
 
     Args:
-        encoder: with gates.
-        images: normalized, each (3, H, W).
+        encoder: Dense encoder with gates.
+        images: Normalized, each (3, H, W).
 
     Returns:
         (k, A): k blocks from the first used to the last.
@@ -53,9 +53,9 @@ def describe(checkpoint: str | Path, sizes: Sequence[tuple[int, int]], images: S
     """Everything that the command prints, as plain values.
 
     Args:
-        checkpoint: a DenseRC checkpoint.
+        checkpoint: A DenseRC checkpoint.
         sizes: (H, W) at which to count multiply-accumulates.
-        images: files on which to measure the gates; resized to the tower's native size, and larger sides kept.
+        images: Files on which to measure the gates; resized to the tower's native size, and larger sides kept.
     """
     metadata, model = read_metadata(checkpoint), load_checkpoint(checkpoint)
     encoder = model.encoder.eval()

@@ -17,7 +17,7 @@ def detect(predictor, files: dict[Path, str], output: Path, *, pictures: bool = 
         predictor: Predictor with a vocabulary, whose results are Instances.
         files: File -> its name in the results (`image_files`).
         output: Folder to write to.
-        pictures: Whether to draw.
+        pictures: True to draw pictures.
 
     Returns:
         The number of detections, and an error message per image that could not be read.
@@ -59,7 +59,7 @@ def require_detections(found, predictor) -> None:
     """Refuse the results of a model that labels pixels and finds no boxes.
 
     Raises:
-        ConfigurationError: `found` are no Instances.
+        ConfigurationError: `found` are not Instances.
     """
     from detectron2.structures import Instances
 
@@ -68,7 +68,7 @@ def require_detections(found, predictor) -> None:
     if not isinstance(found, Instances):
         raise ConfigurationError(
             f"{type(predictor.model).__name__} labels pixels, and this command needs a model that detects boxes. Use "
-            "`denserc segment` for dense features, or denserc.Predictor in Python for this model."
+            "`denserc segment --model`, or denserc.Predictor in Python."
         )
 
 

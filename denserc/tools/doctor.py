@@ -1,4 +1,4 @@
-"""Faults of registered data sets, and what to do (`denserc doctor`)."""
+"""Faults of registered data sets, with remedies (`denserc doctor`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.NOTE:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found in a set: its size, and its faults, the worst first."""
+    """Findings of a set: its size, and its faults, the worst first."""
 
     summary: str
     findings: tuple[Finding, ...]
@@ -35,13 +35,13 @@ class Diagnosis:
 def diagnose(
     names: Sequence[str], *, sample: int = 100, embeddings: str = "", fingerprint: str = ""
 ) -> dict[str, Diagnosis]:
-    """Check registered sets, each alone and training sets against the others.
+    """Check registered sets, each by itself and training sets against the others.
 
     Args:
-        names: of registered sets.
-        sample: images to read of each; 0 for all.
-        embeddings: a file of text embeddings that is to be used with them; "" for none.
-        fingerprint: of the text tower in use; "" if that is not known.
+        names: Names of registered sets.
+        sample: Images to read of each; 0 for all.
+        embeddings: A file of text embeddings that is to be used with them; "" for none.
+        fingerprint: Fingerprint of the text tower in use; "" if that is not known.
     """
     sets, result = [], {}
     for name in names:
@@ -79,7 +79,7 @@ def _embedding_findings(checked: CheckedSet | CheckedLabels, path: str, fingerpr
 
 
 def print_diagnosis(diagnosis: Mapping[str, Diagnosis], console: Console) -> None:
-    """Print one table a set."""
+    """Print one table per set."""
     for name, one in diagnosis.items():
         console.print(Text(f"\n{name}: {one.summary}".rstrip(": "), style="bold"))
         if not one.findings:

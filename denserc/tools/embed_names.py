@@ -18,7 +18,7 @@ def text_tower(*, checkpoint: str = "", encoder: str = "", weights: str = "") ->
     """The text tower of a DenseRC checkpoint, of a detector (.pth), or of a plain CLIP.
 
     Raises:
-        ConfigurationError: neither a checkpoint nor an encoder is given, or both.
+        ConfigurationError: Neither a checkpoint nor an encoder is given, or both.
     """
     if bool(checkpoint) == bool(encoder):
         raise ConfigurationError("Give either --checkpoint, or --encoder with --weights.")

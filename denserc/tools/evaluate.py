@@ -20,20 +20,20 @@ def evaluate(
     """Score saved detections and saved proposals of a set. The figures are those of the run that wrote the file.
 
     Args:
-        data_set: a registered name or a YAML description.
-        predictions: a list in COCO's results format (coco_instances_results.json of an evaluation); of a semantic set,
+        data_set: A registered name or a YAML description.
+        predictions: A list in COCO's results format (coco_instances_results.json of an evaluation); of a semantic set,
             the folder of label maps ("predictions" of an evaluation).
-        proposals: a file that TEST.PROPOSALS.FILE named; at least one of the two is needed.
-        output_dir: for tables and results; nothing is written when None.
-        lvis_protocols: for LVIS sets, see LvisProtocol.
-        sem_seg_protocols: for semantic sets, see AbsentClasses.
+        proposals: A file that TEST.PROPOSALS.FILE named; at least one of the two is needed.
+        output_dir: Folder for tables and results; None writes nothing.
+        lvis_protocols: Protocols of LVIS sets, see LvisProtocol.
+        sem_seg_protocols: Protocols of semantic sets, see AbsentClasses.
 
     Returns:
         {task: {metric: percent}}.
 
     Raises:
-        ConfigurationError: neither file is given, the set is not registered, or proposals are given for a semantic set.
-        DataError: a file cannot be read or is of another data set.
+        ConfigurationError: Neither file is given, the set is not registered, or proposals are given for a semantic set.
+        DataError: A file cannot be read or is of another data set.
     """
     if predictions is None and proposals is None:
         raise ConfigurationError("Give --predictions, --proposals or both: there is nothing to evaluate.")

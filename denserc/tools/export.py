@@ -18,14 +18,14 @@ def export(
     """Write a detector as a program, and on request text embeddings for it.
 
     Args:
-        detector: a detector checkpoint.
-        output: the program to write, .pt2.
-        side: of the square input in pixels; the detector's INPUT.SIZE if None.
-        names: classes whose text embeddings are written beside the program; none: no such file.
-        device: that the program is to run on.
+        detector: A detector checkpoint.
+        output: The program to write, .pt2.
+        side: Side of the square input, pixels; the detector's INPUT.SIZE if None.
+        names: Classes whose text embeddings are written beside the program; none: no such file.
+        device: Device that the program will run on.
 
     Raises:
-        CheckpointError: the file is not a detector's.
+        CheckpointError: The file is not a detector's.
     """
     output, model = Path(output), load_detector(detector, device=device)
     side = side or stored_config(model.metadata, detector)["INPUT"]["SIZE"]

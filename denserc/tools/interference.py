@@ -43,18 +43,18 @@ def measure(
     A patch is measured for each region that covers more than half of it.
 
     Args:
-        encoders: name -> encoder, all over the same tower.
-        teacher: whose class token of a region's crop is c_r.
-        entries: panoptic entries or detection records with "file_name" or "image".
-        input_size: side of the padded square input, a multiple of the patch size.
-        unrelated: which patches are off-target.
-        kinds: of regions: True for things, False for stuff.
+        encoders: Name -> encoder, all over the same tower.
+        teacher: Tower whose class token of a region's crop is c_r.
+        entries: Panoptic entries or detection records with "file_name" or "image".
+        input_size: Side of the padded square input, a multiple of the patch size.
+        unrelated: Patches that are off-target.
+        kinds: Kinds of the regions: True for things, False for stuff.
 
     Returns:
         {"regions": number, "patches": number, "constructions": {name: {measure: value, "per_block": ...}}}.
 
     Raises:
-        DataError: no region covers half a patch.
+        DataError: No region covers half a patch.
     """
     found = {name: [] for name in encoders}
     patches = 0
@@ -143,12 +143,12 @@ def build_encoders(
     """The constructions over one tower, the teacher, and where both come from.
 
     Args:
-        names: of `CONSTRUCTIONS`.
-        checkpoint: whose tower is used, and whose gates for its own construction; "" for the plain CLIP.
-        encoder, weights: the plain CLIP, see `build_clip`: the teacher, and without a checkpoint the tower too.
+        names: Names in `CONSTRUCTIONS`.
+        checkpoint: File whose tower is used for all, and whose gates for its own construction; "" for the plain CLIP.
+        encoder, weights: The plain CLIP, see `build_clip`: the teacher, and without a checkpoint the tower too.
 
     Raises:
-        ConfigurationError: an unknown construction, or neither packaged weights nor `weights` for the teacher.
+        ConfigurationError: An unknown construction, or neither packaged weights nor `weights` for the teacher.
     """
     model = load_checkpoint(checkpoint) if checkpoint else None
     encoder = model.encoder.tower.name if model else encoder

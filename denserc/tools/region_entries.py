@@ -18,10 +18,10 @@ from ..structures.files import read_annotation_file
 
 
 def registered_names(targets: Sequence[str]) -> list[str]:
-    """The sets that names and YAML descriptions stand for; built-in and described ones are registered.
+    """The sets that names and YAML descriptions refer to; built-in and described ones are registered.
 
     Raises:
-        ConfigurationError, DataError: see register_from_yaml.
+        ConfigurationError, DataError: See register_from_yaml.
     """
     register_all(data_root())
     names = [register_from_yaml(target) if target.endswith((".yaml", ".yml")) else (target,) for target in targets]
@@ -29,14 +29,14 @@ def registered_names(targets: Sequence[str]) -> list[str]:
 
 
 def registered_set(target: str) -> str:
-    """The one set that a name or a YAML description stands for: of a description the last, "val" where it has one.
+    """The one set that a name or a YAML description refers to: of a description the last, "val" where it has one.
 
     Args:
-        target: a name or a description.
+        target: A name or a description.
 
     Raises:
-        ConfigurationError: no such set is registered; or see register_from_yaml.
-        DataError: see register_from_yaml.
+        ConfigurationError: No such set is registered; or see register_from_yaml.
+        DataError: See register_from_yaml.
     """
     name = registered_names([target])[-1]
     known = DatasetCatalog.list()
@@ -53,13 +53,13 @@ def entries_with_regions(data_set: str, images: str, annotations: str, number: i
     """Panoptic entries or detection records, evenly spread over their set.
 
     Args:
-        data_set: a registered set or a YAML description, unless `images` is given.
-        images, annotations: a folder, and the COCO-format file for it; or both "".
-        number: how many; 0 for all.
+        data_set: A registered set or a YAML description, unless `images` is given.
+        images, annotations: A folder, and the COCO-format file for it; or both "".
+        number: Number of images; 0 for all.
 
     Raises:
-        ConfigurationError: an unknown set, or a folder without its file.
-        DataError: files of the set are absent or malformed.
+        ConfigurationError: An unknown set, or a folder without its file.
+        DataError: Files of the set are absent or malformed.
     """
     if bool(images) != bool(annotations):
         raise ConfigurationError("--images and --annotations belong together: a folder, and a COCO file for it.")

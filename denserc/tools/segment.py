@@ -1,11 +1,17 @@
-"""Pixels of pictures labeled by words, with the dense features of any encoder and nothing trained."""
+"""Pixels of pictures labeled by words, by several models side by side (`denserc segment`).
 
-import argparse
-import json
-from collections.abc import Sequence
+Files: labels/MODEL/NAME.png (values are classes in the order of classes.json; the value after them is background),
+overlays/MODEL/NAME.png, areas.csv (pixels per picture, model and class), and the page segmentation.png and .html in the
+manner of the paper's Figure 7: picture, ground truth where there is one, models side by side.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+COLUMNS = ("file", "model", "class", "pixels", "share")
+BEYOND = "background"  # name of the label after the classes
 
 
 @dataclass(frozen=True)
@@ -13,9 +19,9 @@ class Subject:
     """One picture to segment.
 
     Args:
-        file: The image.
+        file: Image file.
         stem: Name of its results, "/" for folders.
-        labels: Its label file; "" where there is none.
+        labels: Label file of the image; "" where there is none.
     """
 
     file: str
@@ -23,146 +29,261 @@ class Subject:
     labels: str = ""
 
 
-def run(options: argparse.Namespace) -> None:
-    """Segment all pictures with each encoder and write what the module names."""
+@dataclass(frozen=True)
+class Subjects:
+    """Pictures and the classes of their pixels.
+
+    Args:
+        pictures: At least one.
+        names: Names of the labels.
+        novel: Names that training has not used.
+        data_set: Registered set that they are from, whose vocabulary the models take; "" for pictures of a user.
+        to_class: Label of each label that a model gives; None for the identity.
+        ignore_label: Value of the label files that names no class.
+    """
+
+    pictures: Sequence[Subject]
+    names: Sequence[str]
+    novel: Sequence[str] = ()
+    data_set: str = ""
+    to_class: Sequence[int] | None = None
+    ignore_label: int = 255
+
+
+def segment(
+    predictors: Mapping[str, Any],
+    subjects: Subjects,
+    output: str | Path,
+    *,
+    page: int = 12,
+    settings: Mapping[str, str] | None = None,
+) -> None:
+    """Segment all pictures with each model and write what the module names.
+
+    Args:
+        predictors: Title -> Predictor of a model that labels pixels, with the vocabulary of the subjects.
+        output: Folder to write to.
+        page: Pictures on the page, at most.
+        settings: Title -> description of the model, for the page.
+
+    Raises:
+        ConfigurationError: A model that detects boxes.
+        DataError: A picture or a label file cannot be read, or they have different sizes.
+    """
+    import json
+
     import numpy as np
 
-    from ..data.images.labels import read_labels, write_labels
+    from ..data.images.labels import write_labels
     from ..data.images.reading import read_rgb
     from ..structures.files import write_text
-    from ..visualization import Picture, Section, Settings, save_picture, write_report
-    from ..visualization.segmentation import class_colors, draw_labels, segmentation_page
+    from ..visualization import save_picture
+    from ..visualization.segmentation import class_colors, draw_labels
 
-    subjects, names, novel, to_class, name = _subjects(options)
-    colors = class_colors(len(names))
-    write_text(options.output / "classes.json", json.dumps(names, ensure_ascii=False) + "\n")
-    shown = subjects[: options.page]
-    pictures = [read_rgb(one.file) for one in shown]
+    output, names = Path(output), list(subjects.names)
+    colors, dtype = class_colors(len(names)), np.uint8 if len(names) < 256 else np.uint16
+    write_text(output / "classes.json", json.dumps(names, ensure_ascii=False) + "\n")
+    shown = list(subjects.pictures[:page])
     columns: dict[str, list] = {}
-    if all(one.labels for one in subjects):
-        columns["ground truth"] = [read_labels(one.labels).astype(np.int64) for one in shown]
-    settings = {}
-    for title, model in _models(options).items():
-        _set_classes(model, options, name)
-        settings[title] = str(model.constants)
+    if shown and all(one.labels for one in shown):
+        columns["ground truth"] = [_ground_truth(one, subjects.ignore_label) for one in shown]
+    rows = []
+    for title, predictor in predictors.items():
         columns[title] = []
-        for number, one in enumerate(subjects):
+        for number, one in enumerate(subjects.pictures):
             pixels = read_rgb(one.file)
-            found = _labels(model, pixels, to_class)
-            dtype = np.uint8 if len(names) < 256 else np.uint16
-            write_labels(options.output / "labels" / title / f"{one.stem}.png", found.astype(dtype))
-            save_picture(options.output / "overlays" / title / f"{one.stem}.png", draw_labels(pixels, found, colors))
+            found = _labels(predictor, pixels, subjects)
+            write_labels(output / "labels" / title / f"{one.stem}.png", found.astype(dtype))
+            save_picture(output / "overlays" / title / f"{one.stem}.png", draw_labels(pixels, found, colors))
+            rows += _areas(one.file, title, found, names)
             if number < len(shown):
                 columns[title].append(found)
-    page = segmentation_page(pictures, columns, names, novel=novel)
-    save_picture(options.output / "segmentation.png", page)
+    _write_areas(output / "areas.csv", rows)
+    _write_page(output, subjects, shown, columns, dict(settings or {}))
+
+
+def _labels(predictor: Any, pixels: Any, subjects: Subjects) -> Any:
+    """(H, W, 3) uint8 RGB -> (H, W) int64 labels; len(names) is background."""
+    import numpy as np
+
+    from ..predictor import Segmentation
+    from ..structures import ConfigurationError
+
+    result = predictor(pixels)
+    if not isinstance(result, Segmentation):
+        raise ConfigurationError(
+            f"{type(predictor.model).__name__} detects boxes, and this command needs a model that labels pixels. Use "
+            "`denserc detect`."
+        )
+    found = result.labels.numpy()
+    if subjects.to_class is None:
+        return found
+    # A model may have a background that the set does not have.
+    return np.array([*subjects.to_class, len(subjects.names)])[np.minimum(found, len(subjects.to_class))]
+
+
+def _ground_truth(one: Subject, ignore_label: int) -> Any:
+    """(H, W) int64 labels, -1 where pixels are ignored."""
+    import numpy as np
+
+    from ..data.images.labels import read_labels
+
+    labels = read_labels(one.labels).astype(np.int64)
+    labels[labels == ignore_label] = -1
+    return labels
+
+
+def _areas(file: str, title: str, found: Any, names: Sequence[str]) -> list[tuple]:
+    """Rows of areas.csv of one label map, largest first."""
+    import numpy as np
+
+    counts = np.bincount(found.reshape(-1), minlength=len(names) + 1)
+    occurring = sorted(np.flatnonzero(counts).tolist(), key=lambda label: -counts[label])
+    titles = [*names, BEYOND]
+    return [
+        (file, title, titles[label], int(counts[label]), f"{counts[label] / found.size:.6f}") for label in occurring
+    ]
+
+
+def _write_areas(path: Path, rows: list[tuple]) -> None:
+    import csv
+
+    from ..structures import atomic_path
+
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+
+
+def _write_page(
+    output: Path, subjects: Subjects, shown: Sequence[Subject], columns: dict[str, list], settings: dict[str, str]
+) -> None:
+    from ..data.images.reading import read_rgb
+    from ..visualization import Picture, Section, Settings, save_picture, write_report
+    from ..visualization.segmentation import segmentation_page
+
+    names, novel = subjects.names, subjects.novel
+    pictures = [read_rgb(one.file) for one in shown]
+    save_picture(output / "segmentation.png", segmentation_page(pictures, columns, names, novel=novel))
     rows = [
         Picture(segmentation_page([picture], {t: [c[i]] for t, c in columns.items()}, names, novel=novel), one.stem)
         for i, (picture, one) in enumerate(zip(pictures, shown, strict=True))
     ]
     settings["classes"] = f"{len(names)}, {len(novel)} of them novel"
     sections = [Section("Settings", [Settings(settings)]), Section("Pictures", rows)]
-    lead = "Each pixel has the class whose text is nearest to the dense feature there. Novel classes are red."
-    write_report(options.output / "segmentation.html", sections, title="Segmentation", lead=lead)
-    print(f"wrote {len(subjects)} label maps per encoder, {options.output / 'segmentation.png'} and .html")
+    lead = "The class of each pixel by each model. Names of novel classes are red and end with an asterisk."
+    write_report(output / "segmentation.html", sections, title="Segmentation", lead=lead)
 
 
-def _subjects(options: argparse.Namespace) -> tuple[list[Subject], list[str], list[str], Any, str]:
-    """Pictures, names of the labels, novel ones, model label -> label, and the registered set ("" for a folder)."""
-    import numpy as np
+def photographs(
+    given: Sequence[str], names: Sequence[str], *, novel: Iterable[str] = (), labels: str = "", number: int = 0
+) -> Subjects:
+    """Pictures of a user.
 
-    from ..data.datasets.image_lists import Spread, folder_list
+    Args:
+        given: Image files, folders and patterns, see `image_files`.
+        names: Class names to segment.
+        novel: Names that are marked as novel.
+        labels: Folder of label files with the pictures' names, whose value k is the k-th name; "" for none.
+        number: Pictures, evenly spread; 0 for all.
+
+    Raises:
+        ConfigurationError: No names.
+        DataError: No pictures, names that are not a vocabulary, or a picture without its label file.
+    """
+    from ..data.datasets.image_lists import Spread
+    from ..data.datasets.semantic import LABEL_SUFFIXES, files_by_stem
     from ..structures import ConfigurationError, DataError, Vocabulary
+    from .detect import image_files
 
-    if options.data_set:
-        from detectron2.data import DatasetCatalog, MetadataCatalog
-
-        from .region_entries import registered_set
-
-        if options.names:
-            raise ConfigurationError("--data-set brings its own names; use --images with --names.")
-        name = registered_set(options.data_set)
-        metadata = MetadataCatalog.get(name)
-        if metadata.get("prediction_labels") is None:
-            raise DataError(f"{name} is not a semantic set of datasets/README.md.")
-        records = Spread(DatasetCatalog.get(name), options.number)
-        subjects = [Subject(one["file_name"], one["image_id"], one["sem_seg_file_name"]) for one in records]
-        to_class = np.array(metadata.prediction_labels)
-        return subjects, list(metadata.stuff_classes), list(metadata.novel_classes), to_class, name
-    names, novel = _listed(options.names), _listed(options.novel)
     if not names:
-        raise ConfigurationError("--images needs --names: the classes to tell apart.")
-    Vocabulary(names, novel=novel)
-    path = Path(options.images)
-    files = [str(path)] if path.is_file() else [file for file, _ in folder_list(path)]
-    folder = path.parent if path.is_file() else path
-    subjects = [Subject(one, Path(one).relative_to(folder).with_suffix("").as_posix()) for one in files]
-    to_class = np.arange(len(names) + 1)
-    return list(Spread(subjects, options.number)), names, novel, to_class, ""
+        raise ConfigurationError("Pictures need --names: the classes to tell apart.")
+    vocabulary = Vocabulary(names, novel=novel)
+    files = Spread(list(image_files(given).items()), number)
+    stems = [Path(name).with_suffix("").as_posix() for _, name in files]
+    truth = files_by_stem(labels, LABEL_SUFFIXES) if labels else {}
+    missing = [stem for stem in stems if labels and stem not in truth]
+    if missing:
+        raise DataError(f"{labels} has no label file (PNG or TIFF) for {len(missing)} pictures, such as {missing[0]}.")
+    pictures = [
+        Subject(str(file), stem if stems.count(stem) == 1 else name, truth.get(stem, ""))
+        for (file, name), stem in zip(files, stems, strict=True)
+    ]
+    ignore_label = 255 if len(names) <= 255 else 65535
+    return Subjects(pictures, vocabulary.names, tuple(novel), ignore_label=ignore_label)
 
 
-def _listed(names: str) -> list[str]:
-    """ "couch/sofa, wall" -> ["couch, sofa", "wall"]."""
-    return [", ".join(part.strip() for part in name.split("/")) for name in names.split(",") if name.strip()]
+def data_set_pictures(given: str, *, number: int = 0) -> Subjects:
+    """Pictures of a registered semantic set, or of a YAML description, with its ground truth.
+
+    Raises:
+        DataError: No such set, or not a semantic one.
+    """
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from ..data.datasets.image_lists import Spread
+    from ..structures import DataError
+    from .region_entries import registered_set
+
+    name = registered_set(given)
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("prediction_labels") is None:
+        raise DataError(f"{name} is not a semantic set of datasets/README.md.")
+    records = Spread(DatasetCatalog.get(name), number)
+    pictures = [Subject(one["file_name"], one["image_id"], one["sem_seg_file_name"]) for one in records]
+    return Subjects(
+        pictures,
+        metadata.stuff_classes,
+        metadata.novel_classes,
+        name,
+        metadata.prediction_labels,
+        metadata.ignore_label,
+    )
 
 
-def _models(options: argparse.Namespace) -> dict[str, Any]:
-    """Title -> DenseSegmenter of each encoder."""
+def dense_segmenter(
+    encoder: Mapping[str, Any],
+    *,
+    protocol: str = "declip",
+    templates: str = "openai",
+    short_side: int = 0,
+    threshold: float = -1.0,
+    device: str = "auto",
+    cache_dir: str | Path = "",
+) -> Any:
+    """A DenseSegmenter over an encoder.
+
+    Args:
+        encoder: Keys of MODEL.ENCODER and MODEL.CONSTRUCTION with their values.
+        protocol: Sizes, windows and names, see docs/DENSE_SEGMENTATION.md.
+        templates: Name of the prompt templates.
+        short_side: Shorter side of the resized picture, pixels; 0 for the protocol's.
+        threshold: Probability below which a pixel is background; negative for the protocol's.
+        device: "auto", or a device of PyTorch.
+        cache_dir: Folder of cached text embeddings.
+    """
     from ..config import read_config
     from ..openvocab import engine
-    from ..structures import ConfigurationError
 
-    sources: Sequence[tuple[str, list]] = [
-        (
-            options.encoder,
-            [
-                "MODEL.ENCODER.NAME", options.encoder, "MODEL.ENCODER.WEIGHTS", options.weights,
-                "MODEL.CONSTRUCTION.NAME", options.construction,
-            ],
-        )
-    ]  # fmt: skip
-    if options.checkpoint:
-        sources = [_titled(given) for given in options.checkpoint]
-    if len({title for title, _ in sources}) < len(sources):
-        raise ConfigurationError(
-            f"Encoders need titles of their own, TITLE=FILE; got {[title for title, _ in sources]}."
-        )
-    models = {}
-    for title, keys in sources:
-        cfg = read_config(
-            None,
-            [
-                "MODEL.META_ARCHITECTURE", "DenseSegmenter", "MODEL.DEVICE", options.device, "INPUT.FORMAT", "RGB",
-                "MODEL.VOCABULARY.TEMPLATES", options.templates, "MODEL.DENSE_SEGMENTER.PROTOCOL", options.protocol,
-                "MODEL.DENSE_SEGMENTER.SHORT_SIDE", options.short_side,
-                "MODEL.DENSE_SEGMENTER.THRESHOLD", options.threshold,
-                "OUTPUT_DIR", str(options.output), *keys,
-            ]
-        )  # fmt: skip
-        models[title] = engine.build(cfg).eval()
-    return models
+    cfg = read_config(
+        None,
+        [
+            "MODEL.META_ARCHITECTURE", "DenseSegmenter", "MODEL.DEVICE", device, "INPUT.FORMAT", "RGB",
+            "MODEL.VOCABULARY.TEMPLATES", templates, "MODEL.VOCABULARY.CACHE_DIR", str(cache_dir),
+            "MODEL.DENSE_SEGMENTER.PROTOCOL", protocol, "MODEL.DENSE_SEGMENTER.SHORT_SIDE", short_side,
+            "MODEL.DENSE_SEGMENTER.THRESHOLD", threshold, *(part for pair in encoder.items() for part in pair),
+        ]
+    )  # fmt: skip
+    return engine.build(cfg).eval()
 
 
-def _titled(given: str) -> tuple[str, list]:
+def titled(given: str) -> tuple[str, str]:
+    """ "TITLE=FILE" or "FILE" -> title, by default of the file and its folder, and file."""
     title, found, file = given.rpartition("=")
     path = Path(file)
-    return title if found else f"{path.parent.name}_{path.stem}", ["MODEL.ENCODER.CHECKPOINT", str(path)]
+    return title if found else "_".join(part for part in (path.parent.name, path.stem) if part), file
 
 
-def _set_classes(model: Any, options: argparse.Namespace, data_set: str) -> None:
-    if data_set:
-        model.use_dataset(data_set)
-    else:
-        model.set_vocabulary(
-            _listed(options.names),
-            novel=_listed(options.novel),
-            background=options.background or options.threshold > 0,
-        )
-
-
-def _labels(model: Any, pixels: Any, to_class: Any) -> Any:
-    """(H, W, 3) uint8 RGB -> (H, W) labels."""
-    import torch
-
-    image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-    return to_class[model([{"image": image}])[0]["sem_seg"].cpu().numpy()]
+def description(model: Any) -> str:
+    """Describe a model in one line, for the page."""
+    kind = f"{type(model).__name__} over {model.metadata.get('encoder', 'an unnamed encoder')}"
+    return f"{kind}; {model.constants}" if hasattr(model, "constants") else kind

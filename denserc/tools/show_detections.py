@@ -37,7 +37,7 @@ def from_data_set(given: str, number: int, *, novel_only: bool = False) -> tuple
     Args:
         given: Name or YAML description of a set, see `registered_set`.
         number: Number of images; 0 for all.
-        novel_only: Whether to show only images with an object of a novel class.
+        novel_only: True to show only images with an object of a novel class.
 
     Raises:
         DataError: The set is unknown, its files are absent, or no image is left.
@@ -109,7 +109,7 @@ def show(
         most: Most detections drawn in a picture.
         overlap: IoU from which only the better of two boxes is drawn, see `detected_objects`.
         largest: Longest side of a picture on the page, in pixels.
-        masks: Whether to tint masks, where the detector or the annotations have them.
+        masks: True to tint masks, where the detector or the annotations have them.
     """
     import numpy as np
     from PIL import Image

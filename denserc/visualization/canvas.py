@@ -69,7 +69,7 @@ class LabelPlacer:
         """The best of some places around a box: above, inside its top, below, inside its bottom, left or right aligned.
 
         Args:
-            box: what is labeled.
+            box: Box to label.
             text_size: (h, w) of the label.
         """
         height, width = text_size
@@ -103,11 +103,11 @@ def grid_of_pictures(
     """Pictures in rows and columns on white.
 
     Args:
-        rows: pictures; all are scaled to one height, widths may differ.
-        column_titles: one a column, above.
-        row_titles: one a row, at the left.
-        gap: white pixels between pictures.
-        cell_height: of every picture; by default the tallest one's.
+        rows: Pictures; all are scaled to one height, widths may differ.
+        column_titles: One a column, above.
+        row_titles: One a row, at the left.
+        gap: White pixels between pictures.
+        cell_height: Height of every picture; by default the tallest one's.
     """
     if not rows or not all(rows):
         raise DataError("A grid of pictures needs at least one row, and at least one picture in each.")

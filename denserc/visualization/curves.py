@@ -23,7 +23,7 @@ def read_metrics(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     interruption is left out.
 
     Raises:
-        DataError: there is no such file, or a line in its middle is not JSON.
+        DataError: There is no such file, or a line in its middle is not JSON.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,13 +55,13 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 def plot_curves(
     runs: Mapping[str, str | Path], names: Sequence[str] | None = None, *, columns: int = 3, window: int = 9
 ) -> np.ndarray:
-    """One panel a scalar, one line a run.
+    """One panel per scalar, one line per run.
 
     Args:
-        runs: a run's name -> its metrics.json.
-        names: scalars to draw; by default all whose name holds "loss".
-        columns: at most so many panels a row.
-        window: of the smoothing; the values themselves stay visible, faint.
+        runs: A run's name -> its metrics.json.
+        names: Scalars to draw; by default all whose name holds "loss".
+        columns: Maximum number of panels per row.
+        window: Window of the smoothing, values; the values themselves stay visible, faint.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -74,7 +74,9 @@ def plot_curves(
     rows = math.ceil(len(names) / columns)
     columns = math.ceil(len(names) / rows)  # four panels make two rows of two, not three and one
     legend_height = 0.35 if len(runs) > 1 else 0.0
-    figure = Figure(figsize=(3.6 * columns, 2.7 * rows + legend_height), dpi=110, layout="constrained")
+    # One panel is narrower than a legend of three names.
+    width = max(3.6 * columns, sum(0.6 + 0.09 * len(run) for run in runs) if len(runs) > 1 else 0.0)
+    figure = Figure(figsize=(width, 2.7 * rows + legend_height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, name in zip(panels, names, strict=False):
@@ -105,17 +107,17 @@ Panel = Mapping[str, Mapping[str, float]]  # series -> {group: value}
 
 
 def plot_bars(panels: Mapping[str, Panel], *, columns: int = 2) -> np.ndarray:
-    """One panel a measurement: groups of bars side by side, one bar a series.
+    """One panel per measurement: groups of bars side by side, one bar per series.
 
     Args:
-        panels: title -> series -> {group: value}; values may be negative, and what is not finite has no bar.
-        columns: at most so many panels a row.
+        panels: Title -> series -> {group: value}; values may be negative, and what is not finite has no bar.
+        columns: Maximum number of panels per row.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        DataError: there is nothing to draw.
+        DataError: There is nothing to draw.
     """
     if not any(values for panel in panels.values() for values in panel.values()):
         raise DataError(f"There is no value to draw in the panels {list(panels)}.")

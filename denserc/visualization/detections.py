@@ -59,12 +59,13 @@ class DrawnObjects:
 
 
 def detected_objects(found: Instances, vocabulary: Vocabulary, *, overlap: float = 0.5) -> DrawnObjects:
-    """A detector's answer, one label a place, to be drawn.
+    """Convert a detector's result to objects to draw, with one label per place.
 
     Args:
-        found: of one picture: pred_boxes, scores, pred_classes and perhaps pred_masks (N, H, W), in its pixels.
-        vocabulary: names that pred_classes index, unless `found` has a field class_names; novel names.
-        overlap: of two boxes whose IoU is larger, whatever their classes, the better one stays; 1 keeps all.
+        found: Instances of one picture: pred_boxes, scores, pred_classes and optional pred_masks (N, H, W), in pixels
+            of the picture.
+        vocabulary: Names that pred_classes index, unless `found` has a field class_names; novel names.
+        overlap: Largest IoU of two boxes of any classes that are both kept; 1 keeps all.
     """
     kept = found[nms(found.pred_boxes.tensor, found.scores, overlap)].to("cpu")
     return _named(kept, "pred", vocabulary, scores=kept.scores.tolist())
@@ -95,8 +96,8 @@ def draw_detections(picture: np.ndarray, objects: DrawnObjects, *, min_side: int
 
     Args:
         picture: (H, W, 3) uint8 RGB.
-        objects: what to draw, boxes and masks in the picture's frame.
-        min_side: pictures whose shorter side is smaller are enlarged by a whole factor first, so that text is legible.
+        objects: Objects to draw, boxes and masks in the picture's frame.
+        min_side: Pictures whose shorter side is smaller are enlarged by a whole factor first, so that text is legible.
 
     Returns:
         (H * k, W * k, 3) uint8, k >= 1; pixels far from boxes, masks and labels are those of the enlarged picture.
@@ -142,13 +143,13 @@ def detection_page(
     *,
     min_side: int = 384,
 ) -> np.ndarray:
-    """A page in the manner of the paper's Figure 6: a row a picture, ground truth first, then each detector.
+    """Draw a page like the paper's Figure 6: one row per picture, ground truth first, then each detector.
 
     Args:
-        pictures: P pictures.
+        pictures: Pictures of the P rows.
         truths: P sets of true objects; None: unknown, and no column.
-        found: detector's name -> P sets of detections.
-        min_side: see draw_detections.
+        found: Detector's name -> P sets of detections.
+        min_side: See draw_detections.
     """
     columns = found if truths is None else {"ground truth": truths, **found}
     rows = [

@@ -49,10 +49,10 @@ def similarity_picture(
 
     Args:
         picture: (H, W, 3) uint8 RGB.
-        encoders: name -> dense features (E, h, w) over the whole picture; grids may differ.
+        encoders: Name -> dense features (E, h, w) over the whole picture; grids may differ.
         point: (y, x) pixels of the picture.
-        limits: the cosines at the ends of the scale, the same for all encoders so that they can be compared.
-        min_side: small pictures are enlarged to it.
+        limits: The cosines at the ends of the scale, the same for all encoders so that they can be compared.
+        min_side: Small pictures are enlarged to it.
     """
     large, factor = enlarge(picture, min_side)
     center = (point[0] * factor, point[1] * factor)
@@ -81,7 +81,7 @@ def pca_rgb(features: torch.Tensor, basis: tuple[torch.Tensor, torch.Tensor] | N
 
     Args:
         features: (E, h, w), E >= 3.
-        basis: from pca_basis over several maps, so that colors mean the same in all; by default this map's own.
+        basis: Basis from pca_basis over several maps, for the same colors in all; None for this map's own.
 
     Returns:
         (h, w, 3) uint8; each channel runs from its 2nd to its 98th percentile.

@@ -1,4 +1,4 @@
-"""A report in one HTML file: nothing outside it is needed to read it, in a light or a dark window."""
+"""A report in one self-contained HTML file, for light and dark windows."""
 
 import base64
 import html
@@ -87,7 +87,7 @@ class Picture:
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
-        caption: below it, and its text for those who do not see it.
+        caption: Caption and alternative text.
     """
 
     pixels: np.ndarray
@@ -124,10 +124,10 @@ def write_report(path: str | Path, sections: Sequence[Section], *, title: str = 
     """Write a report.
 
     Args:
-        path: of the HTML file.
+        path: Path of the HTML file.
         sections: Sections in order; with more than three, a table of contents comes first.
-        title: of the report.
-        lead: a paragraph under the title.
+        title: Title of the report.
+        lead: A paragraph under the title.
     """
     parts = [f"<h1>{html.escape(title)}</h1>", Words(lead).to_html()]
     if len(sections) > 3:

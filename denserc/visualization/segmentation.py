@@ -48,9 +48,9 @@ def draw_legend(names: Sequence[str], colors: np.ndarray, novel: Sequence[bool],
     """Names with their colors in columns on white; those of novel classes are red and end with an asterisk.
 
     Args:
-        names: N names.
+        names: Class names.
         colors: (N, 3) uint8.
-        novel: N flags.
+        novel: True for novel classes, one flag per name.
         width: Width of the result, pixels.
     """
     text = font(15)
@@ -82,7 +82,7 @@ def segmentation_page(
         pictures: P pictures.
         columns: Title -> P label maps, e.g. "ground truth" and encoders.
         names: Name of each label; the legend has those that occur.
-        novel: Those of the names that training has not seen.
+        novel: Names that training has not used.
         min_side: Pictures whose shorter side is smaller are enlarged by a whole factor.
     """
     colors = class_colors(len(names))

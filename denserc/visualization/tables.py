@@ -30,9 +30,9 @@ class RunStatistics:
     """Mean and deviation of several runs of one measurement.
 
     Args:
-        mean: over the runs.
-        deviation: the sample standard deviation; 0 for a single run.
-        runs: how many.
+        mean: Mean over the runs.
+        deviation: The sample standard deviation; 0 for a single run.
+        runs: Number of runs.
     """
 
     mean: float
@@ -62,10 +62,10 @@ class Column:
     """One column.
 
     Args:
-        name: the key of its values and, unless `title` is given, its heading.
-        better: which values are marked as the best ones.
-        digits: after the decimal point.
-        title: the heading.
+        name: Key of its values and, unless `title` is given, its heading.
+        better: Values that are marked as the best ones.
+        digits: Number of digits after the decimal point.
+        title: Heading of the column.
     """
 
     name: str
@@ -93,10 +93,10 @@ class ResultTable:
     """Rows of measurements.
 
     Args:
-        columns: in the order shown.
-        rows: row name -> {column name: cell}; a missing cell is shown as "–".
-        corner: heading of the row names.
-        note: a line below the table.
+        columns: Columns in the order shown.
+        rows: Row name -> {column name: cell}; a missing cell is shown as "–".
+        corner: Heading of the row names.
+        note: A line below the table.
     """
 
     columns: Sequence[Column]
@@ -113,7 +113,7 @@ class ResultTable:
     def best(self, column: Column) -> set[str]:
         """The rows with the best value of a column as it is shown (ties included); none where fewer than two compare.
 
-        Values that are shown alike count as equal: bold is no claim about digits that nobody sees.
+        Values that are displayed equally count as equal: bold makes no claim about hidden digits.
         """
         shown = {}
         for row, cells in self.rows.items():

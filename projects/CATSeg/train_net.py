@@ -5,7 +5,7 @@
     python projects/CATSeg/train_net.py --config-file configs/catseg_vitb16.yaml --eval-only \
         MODEL.WEIGHTS output/catseg_vitb16/model_final.pth DATASETS.TEST "('ade20k_150_test_sem_seg',)"
 
-Data sets lie below DETECTRON2_DATASETS, by default ./datasets. The vocabulary is each test set's own.
+Data sets are below DETECTRON2_DATASETS, by default ./datasets. The vocabulary is each test set's own.
 """
 
 from denserc.evaluation import detection_evaluators

@@ -3,7 +3,7 @@
     python projects/Distillation/train_net.py --config-file configs/distill/denserc_vitb16.yaml \
         MODEL.ENCODER.WEIGHTS EVA02_CLIP_B_psz16_s8B.pt DISTILL.FOUNDATION.WEIGHTS timm
 
-Data sets lie below DETECTRON2_DATASETS, by default ./datasets. With --eval-only: the region classification of
+Data sets are below DETECTRON2_DATASETS, by default ./datasets. With --eval-only: the region classification of
 MODEL.ENCODER.CHECKPOINT, of the plain CLIP where that is empty, or of OUTPUT_DIR's product with --resume.
 """
 

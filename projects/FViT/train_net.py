@@ -9,7 +9,7 @@
         TEST.PROPOSALS.FILE output/proposals/coco_2017_train.json.gz
 
 The last one writes the RPN's proposals, for DISTILL.REGIONS.PROPOSALS.
-Data sets lie below DETECTRON2_DATASETS, by default ./datasets. Another DATASETS.TEST is zero-shot transfer: the
+Data sets are below DETECTRON2_DATASETS, by default ./datasets. Another DATASETS.TEST is zero-shot transfer: the
 vocabulary is each test set's own.
 """
 

@@ -1,4 +1,4 @@
-"""The parts of Eq. 17 add up to the construction's own feature, and each is what its definition says."""
+"""The parts of Eq. 17 add up to the construction's own feature, and each follows its definition."""
 
 import pytest
 import torch
@@ -89,7 +89,7 @@ def test_without_attention_nothing_is_off_target(recorded_tower, image, everywhe
 
 @pytest.mark.parametrize("name", MIXING)
 @torch.no_grad()
-def test_the_off_target_part_is_the_feature_made_of_unrelated_values_alone(recorded_tower, image, everywhere, name):
+def test_off_target_part_is_the_feature_of_unrelated_values(recorded_tower, image, everywhere, name):
     """One patch, written out: attention rows, values of U_r only, norm with the whole vector's statistics."""
     tower, encoder = recorded_tower, encoder_of(recorded_tower, name)
     rows, unrelated = everywhere

@@ -1,4 +1,4 @@
-"""A map with a LayerNorm, split over parts with the whole's statistics, adds up to itself."""
+"""A map with a LayerNorm, split into parts with the statistics of the whole, is the sum of its parts."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""docs/SCALING.md's tables are the script's, its counts are the models', and its arithmetic is what it says."""
+"""docs/SCALING.md has the script's tables, its counts are the models' counts, and its arithmetic is correct."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The reference detector finds the same detections, losses and gradients; both benchmarks say where time goes."""
+"""The reference detector has the same detections, losses and gradients; both benchmarks time each part."""
 
 import json
 
@@ -92,6 +92,6 @@ def test_both_scripts_run_and_agree(tmp_path, monkeypatch):
     report = heads_training.main(["--quick", "--device", "cpu", "--repeats", "1"])
     rows = {row["way"]: row for row in report["detectors"][0]["rows"]}
     assert set(rows) == {"ours", "cached", "fused", "explicit"}
-    assert rows["cached"]["largest_difference"] == 0  # to the bit
+    assert rows["cached"]["largest_difference"] == 0  # bitwise identical
     assert all(row["largest_difference"] < 0.02 for row in rows.values())
     assert json.loads((tmp_path / "output/benchmarks/heads_training.json").read_text()) == report

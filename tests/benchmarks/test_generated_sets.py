@@ -1,4 +1,4 @@
-"""Generated sets are what they claim, and every way that is compared finds the same figures on them."""
+"""Generated sets have the given sizes, and all compared evaluators find the same figures on them."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Turns, ratios, and the README's tables."""
+"""Interleaved timing, ratios, and the tables of the README."""
 
 import types
 
@@ -17,7 +17,7 @@ def test_calls_take_turns_and_the_first_rounds_do_not_count():
     assert order == list("ababab") and seconds == {"a": [1, 1], "b": [1, 1]}
 
 
-def test_a_stopwatch_adds_up_what_methods_take_and_leaves_them_as_they_were(monkeypatch):
+def test_stopwatch_sums_seconds_and_restores_methods(monkeypatch):
     class Box:
         def open(self, what):
             return what + 1

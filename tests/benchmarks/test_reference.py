@@ -1,4 +1,4 @@
-"""The alternative computes the same numbers: what is compared is the way, not the result."""
+"""The reference computes the same numbers as DenseRC, so the benchmarks compare only the implementation."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""Weak scaling: what is compared with what, and that both commands run in several processes."""
+"""Weak scaling: its ratios, and both commands in several processes."""
 
 import json
 
@@ -8,7 +8,7 @@ from benchmarks import weak_scaling
 
 
 def test_efficiency_and_what_joining_costs(monkeypatch, tmp_path):
-    """From steps that take 2 s alone, 2.5 s side by side and 4 s together."""
+    """Steps that take 2 s by themselves, 2.5 s side by side and 4 s together."""
     taken = {(1, 1): 2.0, (2, 1): 2.5, (1, 2): 4.0}
 
     def trained(copies, processes, command, images, steps):

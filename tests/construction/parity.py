@@ -24,9 +24,9 @@ class Ours:
     """The recorded model, built and run by DenseRC.
 
     Args:
-        recorded: the inputs and weights.
-        dtype: of all arithmetic.
-        plant: changes the towers after they are built, or nothing.
+        recorded: Recorded inputs and weights.
+        dtype: Type of all arithmetic.
+        plant: Function that changes the towers after they are built; None for no change.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Ours:
         return self.logit_scale * unit(self.image("s")) @ unit(self.text()).T
 
     def stream(self, size: str, blocks: int):
-        """The residual stream after so many blocks."""
+        """The residual stream after this number of blocks."""
         stream = self.tower.embed(self.images(size))
         for index in range(blocks):
             stream = self.tower.block(index, stream)[0]
@@ -106,10 +106,10 @@ class Comparison:
     """One recorded array.
 
     Args:
-        file: of tests/fixtures/encoders.
-        atol: its stated tolerance.
-        compute: what DenseRC has for it.
-        array: its name in the file, where that is not the comparison's.
+        file: Name of a file in tests/fixtures/encoders.
+        atol: Absolute tolerance, as stated with the recording.
+        compute: Function that computes DenseRC's counterpart.
+        array: Name of the array in the file; None for the name of the comparison.
     """
 
     file: str

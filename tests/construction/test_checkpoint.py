@@ -87,7 +87,7 @@ def test_damaged_or_foreign_files_are_refused(tmp_path, model):
 
 
 @torch.no_grad()
-def test_the_resize_of_position_embeddings_travels_and_older_files_have_the_originals(tmp_path, model):
+def test_checkpoint_stores_the_position_resize_with_a_default(tmp_path, model):
     model.encoder.tower.position_resize = PositionResize.BICUBIC_ANTIALIAS
     path, images = tmp_path / "m.safetensors", torch.randn(1, 3, 32, 32)
     save_checkpoint(path, model)

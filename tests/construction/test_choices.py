@@ -22,7 +22,7 @@ def test_the_default_is_the_papers_denserc():
     }
 
 
-def test_wrong_names_values_and_keys_are_refused_with_the_legal_ones():
+def test_wrong_names_values_and_keys_list_the_legal_ones():
     with pytest.raises(ConfigurationError, match="clipself"):
         Construction.named("clip_self")
     with pytest.raises(ConfigurationError, match="qq_attention"):

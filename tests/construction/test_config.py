@@ -12,7 +12,7 @@ def configured(*pairs):
     return cfg
 
 
-def test_the_miniature_takes_its_packaged_weights_and_random_ones_on_purpose_only(caplog):
+def test_miniature_uses_packaged_weights_unless_random_is_asked(caplog):
     packaged = build_dense_model(configured())
     assert packaged.extra["encoder_weights"] == "packaged" and "RANDOM" not in caplog.text
     random = build_dense_model(configured("MODEL.ENCODER.RANDOM_INIT", True))
@@ -25,7 +25,7 @@ def test_other_encoders_without_weights_are_random_and_say_so(caplog):
     assert model.extra["encoder_weights"] == "RANDOM" and "!!! EVA02-B-16 has RANDOM WEIGHTS" in caplog.text
 
 
-def test_a_named_construction_with_single_choices_replaced_on_the_command_line():
+def test_overrides_replace_choices_of_a_named_construction():
     replaced = ["MODEL.CONSTRUCTION.NUM_BLOCKS", "2", "MODEL.CONSTRUCTION.PROJECTION", "last"]
     construction = construction_from_config(configured(*replaced, "MODEL.CONSTRUCTION.FINAL_MLP", "True"))
     expected = Construction.named("denserc", num_blocks=2, projection="last", final_mlp=True)

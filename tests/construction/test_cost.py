@@ -1,4 +1,4 @@
-"""The cost of the dense forward of ViT-B/16 at 1024 x 1024, counted on shapes alone."""
+"""The cost of the dense forward of ViT-B/16 at 1024 x 1024, counted from shapes only."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_the_count_is_the_arithmetic_written_out(tower):
     assert total(tower, "denserc") - total(tower, "denserc", projection="last") == 2 * n * d * d
 
 
-def test_it_stays_below_the_papers_636_and_the_shared_projection_below_612(tower):
+def test_cost_is_below_636_and_with_shared_projection_below_612(tower):
     assert total(tower, "denserc") < 617e9 < 636e9
     assert total(tower, "denserc", projection="last") < 612e9
 
@@ -55,7 +55,7 @@ def test_fused_attention_counts_as_its_products():
     with flop_counter() as counter:
         out.sum().backward()
     computed_again = counter.get_total_flops() - 2 * 2 * (qk + weighted)
-    assert computed_again in (0, 2 * qk)  # by fused attention alone; which one runs is for PyTorch to decide
+    assert computed_again in (0, 2 * qk)  # only by fused attention; PyTorch decides which one runs
     same = torch.randn(2, 3, 5, 8, requires_grad=True)
     with flop_counter() as counter:
         F.scaled_dot_product_attention(same, same, same).sum().backward()

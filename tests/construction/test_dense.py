@@ -1,4 +1,4 @@
-"""The constructions equal the originals' where they have one, and state their own properties where they do not."""
+"""Constructions equal CLIPSelf's and DeCLIP's where these exist; the others satisfy their own properties."""
 
 from copy import deepcopy
 
@@ -120,7 +120,7 @@ def test_hsg_starts_as_the_ungated_construction(recorded_tower):
 
 @pytest.mark.parametrize("position", ["before_norm", "after_norm"])
 @pytest.mark.parametrize("name", ["denserc", "denserc_per_layer"])
-def test_every_parameter_that_the_construction_uses_gets_a_gradient(miniature, name, position):
+def test_every_used_parameter_gets_a_gradient(miniature, name, position):
     encoder = DenseEncoder(miniature.image, Construction.named(name, gate_position=position)).train()
     torch.nn.init.normal_(encoder.gates.projections[0].weight, std=0.1)
     encoder(torch.randn(1, 3, 64, 64)).square().mean().backward()
@@ -134,7 +134,7 @@ def test_every_parameter_that_the_construction_uses_gets_a_gradient(miniature, n
 @pytest.mark.parametrize("name", sorted(CONSTRUCTIONS))
 @pytest.mark.parametrize("projection", ["own", "last"])
 @torch.no_grad()
-def test_every_named_choice_runs_on_rectangles_and_is_a_different_function(recorded_tower, name, projection):
+def test_named_choices_differ_and_run_on_rectangles(recorded_tower, name, projection):
     images = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(1))
     given = dense(recorded_tower, name, images, projection=projection)
     assert given.shape == (2, recorded_tower.embed_dim, 4, 6)
@@ -144,7 +144,7 @@ def test_every_named_choice_runs_on_rectangles_and_is_a_different_function(recor
 
 
 @torch.no_grad()
-def test_maps_are_the_residual_stream_and_cost_the_dense_features_nothing(recorded, recorded_tower):
+def test_maps_are_the_residual_stream_at_no_extra_cost(recorded, recorded_tower):
     tower = recorded_tower
     encoder = DenseEncoder(tower, Construction()).eval()
     images = recorded("inputs", "images_s")[:1]

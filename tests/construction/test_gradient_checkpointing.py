@@ -1,4 +1,4 @@
-"""What is kept for the backward pass, and that computing the rest again changes nothing."""
+"""Gradient checkpointing: the tensors kept for the backward pass, and the same results after recomputation."""
 
 import pytest
 import torch
@@ -56,7 +56,8 @@ def test_selective_repeats_no_product_and_full_repeats_all(encoder, kind):
     assert ("native_layer_norm" in backward.counts) == (kind is not GradientCheckpointing.NONE)
 
 
-def test_evaluation_and_inference_keep_nothing_and_repeat_nothing(encoder):
+def test_a_tower_in_eval_mode_repeats_too(encoder):
+    """CAT-Seg trains parts of a tower that stays in eval mode."""
     encoder.gradient_checkpointing = GradientCheckpointing.SELECTIVE
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -68,11 +69,11 @@ def test_evaluation_and_inference_keep_nothing_and_repeat_nothing(encoder):
     before = dict(calls.counts)
     with calls:
         features.sum().backward()
-    assert calls.counts["native_layer_norm"] == before["native_layer_norm"]
+    assert calls.counts["native_layer_norm"] > before["native_layer_norm"]
 
 
 def test_what_is_kept_is_counted(encoder):
-    """Against what autograd says that it keeps at a size that was not tried."""
+    """Compared with the tensors that autograd saves, at a size that is not used elsewhere."""
     own, kept = {p.untyped_storage().data_ptr() for p in encoder.parameters()}, {}
 
     def keep(tensor):

@@ -1,4 +1,4 @@
-"""A test of the tests: each mistake that others made, or that is easily made, leaves the recorded tolerances.
+"""Tests of the parity tests: each planted mistake exceeds the recorded tolerances.
 
 The list and the outputs that each mistake must be seen in are those of the recordings' README ("DETECTABILITY"), and
 DeCLIP's. Every mistake is planted in DenseRC's own code, and the comparisons of `parity` are made again.
@@ -89,7 +89,7 @@ class Mistake:
 MISTAKES = {
     "vision LN eps 1e-5": Mistake(_epsilon("tower", 1e-5), CLIPSELF),
     "text LN eps 1e-6": Mistake(_epsilon("text_tower", 1e-6), ("encode_text", "encode_text_norm")),
-    # The files hold the training grid's table alone: "l" does not see it.
+    # The files hold only the training grid's table: "l" does not use it.
     "float16 rotary buffers trusted": Mistake(
         _rotary(lambda right, *args, **kind: right(*args, **kind).half().float()),
         tuple(n for n in CLIPSELF if not n.endswith("_l")),
@@ -131,7 +131,7 @@ def test_without_a_mistake_all_of_them_agree(recorded):
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_the_mistake_leaves_the_tolerance_wherever_the_readme_says(recorded, monkeypatch, name):
+def test_each_mistake_exceeds_the_tolerance_listed_in_the_readme(recorded, monkeypatch, name):
     mistake = MISTAKES[name]
     ours = Ours(recorded, plant=partial(mistake.plant, monkeypatch))
     assert [array for array in mistake.seen_in if difference(ours, array) < 1] == []

@@ -24,7 +24,7 @@ def test_it_equals_the_original_in_float64(ours, name):
 
 @torch.no_grad()
 def test_a_table_of_the_wrong_grid_is_not_repeated(ours):
-    """On (128, 32) the original takes the square training grid's rotary table, as the counts agree; ours differs."""
+    """On (128, 32) EVA-CLIP takes the square training grid's rotary table, as the counts agree; ours differs."""
     model = ours[torch.float32]
     wrong = model.recorded("rect_more", "quirk_dense")
     assert (normalized_map(model.dense("clipself", "quirk")) - wrong).abs().max() > 1e-2
@@ -47,7 +47,7 @@ def test_every_block_and_its_value_path_equal_the_originals(ours, recorded):
 
 @torch.no_grad()
 def test_queries_without_rotation_equal_declips(ours, recorded):
-    """What DeCLIP's context term is made of."""
+    """The input of DeCLIP's context term."""
     tower, stream = ours[torch.float32].tower, ours[torch.float32].stream("s", 5)
     q, _ = tower.queries_keys(5, tower.values(5, stream.tokens)[0], stream, rotary=False)
     expected = recorded("declip_more", "extra_qq_q_s")  # (B * A, N, d)

@@ -25,9 +25,9 @@ COCO = {
     "info": {"year": 2017},
     "licenses": [],
     "images": [
-        {"id": 40, "file_name": "d.jpg", "height": 30, "width": 50},  # a toaster alone
+        {"id": 40, "file_name": "d.jpg", "height": 30, "width": 50},  # only a toaster
         {"id": 10, "file_name": "a.jpg", "height": 30, "width": 50},  # person, cat
-        {"id": 20, "file_name": "b.jpg", "height": 30, "width": 50},  # dog alone
+        {"id": 20, "file_name": "b.jpg", "height": 30, "width": 50},  # only a dog
         {"id": 30, "file_name": "c.jpg", "height": 30, "width": 50},  # a crowd of persons, horse
         {"id": 50, "file_name": "e.jpg", "height": 30, "width": 50},  # nothing
     ],

@@ -1,4 +1,4 @@
-"""Files of proposals: what is kept of them, in little memory, and what is said of broken ones."""
+"""Proposal files: the selection of proposals, reading in little memory, and errors for broken files."""
 
 import gzip
 import json

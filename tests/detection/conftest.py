@@ -1,4 +1,4 @@
-"""A tiny detector over a stand-in encoder, and the recorded original where it is at hand."""
+"""A tiny detector over a stand-in encoder, and the recorded MMDetection F-ViT where it is available."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ NAMES = ("cup", "ball", "lamp", "kite", "boat")
 
 
 class StandInEncoder(nn.Module):
-    """What the backbone needs of a DenseEncoder: patch 8, two blocks' worth of maps, a head."""
+    """The parts of a DenseEncoder that the backbone needs: patch 8, the maps of two blocks, a head."""
 
     patch_size, width, embed_dim = 8, 32, 16
 
@@ -177,7 +177,7 @@ def config(squares, tmp_path):
 
 
 class Original:
-    """The recorded original of one variant: its arrays by file, and our detector with its weights."""
+    """The recorded MMDetection F-ViT of one variant: its arrays by file, and our detector with its weights."""
 
     def __init__(self, variant: str):
         self.variant, self.folder = variant, RECORDED
@@ -249,7 +249,7 @@ def _recorded_tower(spec: dict) -> EvaTower:
 
 @pytest.fixture(scope="session", params=["coco", "lvis"])
 def original(request) -> Original:
-    """The recorded original; skips where the recordings are not beside the repository."""
+    """The recorded MMDetection F-ViT; skips where the recordings are not beside the repository."""
     if not (RECORDED / "NOTES.md").is_file():
         pytest.skip(f"the recordings of the original F-ViT are not at {RECORDED}")
     return Original(request.param)
@@ -257,7 +257,7 @@ def original(request) -> Original:
 
 @pytest.fixture(scope="session")
 def original_detector(original) -> FViT:
-    """Our detector with the original's weights, in eval mode; not to be changed."""
+    """Our detector with the weights of the recorded F-ViT, in eval mode; tests must not change it."""
     return original.detector()
 
 

@@ -36,7 +36,7 @@ def write_squares(root: Path, *, segmented=lambda image, label: False, crowd: bo
 
     Args:
         segmented: (image's number, label) -> whether that square has a polygon.
-        crowd: the last image's first square is one.
+        crowd: True to make the last image's first square a crowd.
     """
     rng, images, annotations = np.random.default_rng(0), [], []
     for i in range(6):
@@ -76,7 +76,7 @@ def squares_config(folder: Path, **changes):
 
 
 class Recorder:
-    """An evaluator that keeps what it is given."""
+    """An evaluator that keeps its inputs."""
 
     def __init__(self, name, folder):
         self.name, self.found = name, {}
@@ -103,7 +103,7 @@ def saved(cfg, name="model_final"):
 
 
 def assert_same_weights(first: dict, second: dict, *, but: tuple[str, ...] = ()) -> None:
-    """Two state dicts agree to the bit."""
+    """Assert that two state dicts are bitwise identical."""
     assert first.keys() == second.keys()
     for key, value in first.items():
         assert key.startswith(but or ("-",)) or torch.equal(value, second[key]), key

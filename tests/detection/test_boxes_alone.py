@@ -1,4 +1,4 @@
-"""A detector trained with masks, used for boxes alone: transfer to sets without masks."""
+"""A detector trained with masks, used only for boxes: transfer to sets without masks."""
 
 import pytest
 import torch

@@ -82,7 +82,7 @@ def test_weights_of_another_configuration_are_refused(config, trained):
         ModelCheckpointer(other).load(path)
 
 
-def test_options_of_evaluation_hold_whatever_the_checkpoint_was_trained_with(config, trained):
+def test_evaluation_options_override_those_of_the_checkpoint(config, trained):
     cfg, _ = trained
     weights = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
 
@@ -106,7 +106,7 @@ def test_options_of_evaluation_hold_whatever_the_checkpoint_was_trained_with(con
         total(MODEL__FVIT__NMS="none")
 
 
-def test_recall_of_proposals_is_reported_on_request_and_files_repeat_the_run(config, trained, tmp_path):
+def test_proposal_recall_is_reported_and_repeated_from_files(config, trained, tmp_path):
     cfg, _ = trained
     weights = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
     file = str(tmp_path / "proposals.json")
@@ -130,7 +130,7 @@ def test_files_that_are_no_detectors_are_refused(config, tmp_path):
         build_model(config(MODEL__WEIGHTS=str(tmp_path / "other.pth")))
 
 
-def test_the_vocabulary_of_training_comes_back_after_an_evaluation(config, squares):
+def test_evaluation_restores_the_training_vocabulary(config, squares):
     register_open_vocab_dataset("squares_other", squares / "squares.json", squares, base=CLASSES[::-1])
     model = build_model(config())
     seen = []

@@ -1,4 +1,4 @@
-"""The exported program against the detector it was made of."""
+"""The exported program against its detector."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_before_export_it_is_the_detector(model, size):
     assert_equals(DetectorProgram(model), model, picture(*size))
 
 
-def test_the_exported_program_takes_any_vocabulary_and_any_picture(model, tmp_path):
+def test_exported_program_takes_any_vocabulary_and_picture(model, tmp_path):
     torch.export.save(export_detector(model, 64), tmp_path / "detector.pt2")
     program = torch.export.load(tmp_path / "detector.pt2").module()
     assert_equals(program, model, picture(64, 64))

@@ -25,7 +25,7 @@ def some_segmented(tmp_path):
     MetadataCatalog.remove("squares_some")
 
 
-def test_without_any_mask_in_the_data_the_detector_has_no_mask_head(config, caplog):
+def test_data_without_masks_gives_a_detector_without_mask_head(config, caplog):
     cfg = config(MODEL__MASK_ON=True, SOLVER__MAX_ITER=1)
     train(cfg)
     assert "no object of DATASETS.TRAIN has a segmentation" in caplog.text

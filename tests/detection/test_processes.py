@@ -65,7 +65,7 @@ def torchrun(config: Path, *arguments: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_two_processes_share_an_evaluation_and_write_what_one_does(tmp_path, forgotten):
+def test_two_processes_evaluate_and_write_the_same_as_one(tmp_path, forgotten):
     """Five images, so that the shares differ: none is repeated, and every file is the same to the byte."""
     changes = {"DATASETS__REGISTER": (described(tmp_path, images=5),), "DATASETS__TRAIN": ("own_train",)}
     changes |= {"DATASETS__TEST": ("own_val",), "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0, "SOLVER__MAX_ITER": 1}
@@ -89,7 +89,7 @@ def test_two_processes_share_an_evaluation_and_write_what_one_does(tmp_path, for
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])
-def test_two_processes_of_torchrun_equal_one_with_twice_the_batch(tmp_path, forgotten, sharding):
+def test_two_torchrun_processes_equal_one_with_twice_the_batch(tmp_path, forgotten, sharding):
     """The real command; losses, gradient norm, AP and checkpoints are those of one process, which resumes them too."""
     changes = {
         "DATASETS__REGISTER": (described(tmp_path),),
@@ -137,7 +137,7 @@ def test_two_processes_of_torchrun_equal_one_with_twice_the_batch(tmp_path, forg
 def assert_close(one, two, where: str = "") -> None:
     """Checkpoints with the same entries, their tensors equal to rounding."""
     if isinstance(one, dict):
-        # Settings tell the folder, and digests of float32 text embeddings are bitwise equal anyway.
+        # Settings name the folder, and digests of float32 text embeddings are bitwise equal anyway.
         assert one.keys() == two.keys(), where
         for key in one.keys() - {"denserc"}:
             assert_close(one[key], two[key], f"{where}/{key}")

@@ -1,4 +1,4 @@
-"""What the RPN proposes, written by one or several processes, and read back by the distillation."""
+"""Proposals of the RPN, written by one or several processes, and read back by the distillation."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""What learns: the optimizer, its rate, and the average beside it."""
+"""Optimizer, learning rate and EMA of the detector."""
 
 from copy import deepcopy
 
@@ -30,7 +30,7 @@ def test_the_optimizer_is_adamw_over_what_learns():
 
 @pytest.mark.parametrize(("rule", "rate"), [("none", 0.01), ("linear", 0.0025), ("sqrt", 0.005)])
 def test_the_rate_follows_the_batch_by_the_named_rule(rule, rate):
-    """The original's rate is meant for 64 images a step; here there are 16."""
+    """MMDetection F-ViT's rate is meant for 64 images per step; here there are 16."""
     cfg = get_denserc_config()
     cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.LR_SCALING = 0.01, 16, rule
     assert build_optimizer(cfg, nn.Linear(1, 1)).param_groups[0]["lr"] == pytest.approx(rate)
@@ -85,7 +85,7 @@ def test_both_sides_come_back_from_a_state(normed):
         TrainedAverage(nn.Linear(2, 2), decay=0.5, exported=ExportedWeights.AVERAGE).load_state_dict(state)
 
 
-def test_trained_weights_may_be_exported_and_no_decay_is_no_average(normed):
+def test_exporting_trained_weights_and_no_average_without_decay(normed):
     average = TrainedAverage(normed, decay=0.5, exported=ExportedWeights.TRAINED)
     average.update()
     shift(normed, 2.0)

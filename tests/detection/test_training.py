@@ -64,7 +64,7 @@ def resume_from(config, tmp_path):
     return make
 
 
-def test_an_average_is_evaluated_and_saved_and_resumes_to_the_bit(config, resume_from):
+def test_average_is_evaluated_saved_and_resumed_bitwise(config, resume_from):
     average = {"SOLVER__EMA__DECAY": 0.5}
     cfg = config(**average, TEST__EVAL_PERIOD=3)
     results = train(cfg)

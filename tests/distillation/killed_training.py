@@ -1,4 +1,4 @@
-"""Trains by the real command, killed again and again: CONFIG FOLDER KILLS SEED (see test_killed.py).
+"""Train by the real command, killed repeatedly: CONFIG FOLDER KILLS SEED (see test_killed.py).
 
 Every training is a process of its own, forked after the imports. It writes FOLDER/undisturbed by one process, and
 FOLDER/killed by KILLS processes that are ended by SIGKILL and a last one that is not. Prints one JSON object.
@@ -33,7 +33,7 @@ def command_main():
 
 
 class HalfWritten:
-    """A file that the process does not survive: killed after so many bytes."""
+    """A file whose writing kills the process after a number of bytes."""
 
     def __init__(self, file, limit: int):
         self.file, self.left = file, limit

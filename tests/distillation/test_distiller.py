@@ -1,4 +1,4 @@
-"""What the distiller trains, what it leaves alone, and that it computes CLIPSelf's and DeCLIP's losses."""
+"""The parameters that the distiller trains, those that it does not change, and CLIPSelf's and DeCLIP's losses."""
 
 from copy import deepcopy
 
@@ -60,7 +60,7 @@ def test_only_the_student_changes_and_gates_learn(recorded_tower):
     changed = {name for name, p in distiller.student.named_parameters() if not torch.equal(p, before[name])}
     with_gradient = {name for name, p in distiller.student.named_parameters() if p.grad is not None}
     assert changed == with_gradient
-    # The last block's queries, keys and MLP are no part of DenseRC: neither gradient nor decay moves them.
+    # The last block's queries, keys and MLP are not part of DenseRC: neither gradient nor decay changes them.
     untouched = set(before) - changed
     assert untouched and all(".blocks.5." in name for name in untouched)
 
@@ -106,7 +106,7 @@ def test_padding_can_be_left_out_of_coherence(recorded_tower):
     other = DistillationBatch(batch.images, blackened, batch.crops, batch.boxes, batch.extents)
 
     class Local(torch.nn.Module):
-        """Each token sees its own patch alone."""
+        """A tower in which each token depends only on its own patch."""
 
         pixels = recorded_tower.pixels
 
@@ -150,7 +150,7 @@ def test_token_grids_must_agree(recorded_tower):
 
 
 class Step:
-    """A recorded training step of an original, on its own batch and weights."""
+    """A recorded training step of CLIPSelf or DeCLIP, on its own batch and weights."""
 
     def __init__(self, tower, recordings, construction, pooled_map):
         data = {name: torch.from_numpy(array) for name, array in recordings("inputs_distill").items()}
@@ -197,7 +197,7 @@ def test_three_steps_equal_clipselfs(recorded_tower, recordings):
             for name, parameter in (("5.attn.v_proj", block[5].attn.v_proj), ("0.attn.q_proj", block[0].attn.q_proj)):
                 given = torch.from_numpy(recorded[f"grad/visual.blocks.{name}.weight"])
                 torch.testing.assert_close(parameter.weight.grad, given, atol=3e-6, rtol=0)
-            # All trainables of the original but its temperature and the last block's three unused ones.
+            # All trainable parameters of CLIPSelf but its temperature and the last block's three unused ones.
             trained = [n for n, p in step.student.named_parameters() if p.grad is not None]
             assert len(trained) == len(recorded["grad_names"])
         optimizer.step()
@@ -259,7 +259,7 @@ def test_the_distiller_correlates_the_context_when_asked(recorded_tower):
             torch.testing.assert_close(distiller(batch)["loss_coherence"], expected)
 
 
-def test_a_memory_changes_no_loss_and_asks_the_frozen_models_once(recorded_tower):
+def test_target_cache_keeps_losses_and_runs_frozen_models_once(recorded_tower):
     memory = TargetMemory()
     plain = make_distiller(recorded_tower)
     expected = plain(make_batch())

@@ -18,7 +18,7 @@ def product_digest(folder) -> str:
 
 
 class Stop(Exception):
-    """Ends a training the hard way."""
+    """Exception that ends a training without cleanup."""
 
 
 def test_resume_continues_bit_identically(make_cfg, tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_a_resume_with_another_teacher_is_refused(make_cfg):
         run(cfg, resume=True)
 
 
-def test_a_student_from_a_checkpoint_keeps_its_clip_as_the_teacher(make_cfg):
+def test_student_from_a_checkpoint_keeps_its_clip_as_teacher(make_cfg):
     cfg = make_cfg("SOLVER.MAX_ITER", 1)
     run(cfg)
     cfg.MODEL.ENCODER.CHECKPOINT = str(Path(cfg.OUTPUT_DIR) / PRODUCT_NAME)

@@ -1,4 +1,4 @@
-"""A training that is killed again and again ends as if nothing had happened."""
+"""A training that is killed repeatedly ends with the same result as an uninterrupted one."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The losses: against their definitions, against the originals' arrays, and at their edges."""
+"""The losses: against their definitions, against arrays of CLIPSelf and DeCLIP, and in edge cases."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_cancellation_leaves_small_losses_right(reading):
 
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("tokens", [8, 64])
-def test_identical_features_cost_nothing_and_keep_gradients_finite(reading, tokens):
+def test_identical_features_have_zero_loss_and_finite_gradients(reading, tokens):
     features = torch.randn(2, tokens, 16, generator=torch.Generator().manual_seed(0))
     student = features.clone().requires_grad_()
     loss = coherence_loss(student, 3 * features, reading)
@@ -73,7 +73,7 @@ def test_both_forms_have_the_same_gradient(reading):
     assert algebraic.abs().max() > 0
 
 
-def test_coherence_ignores_the_length_of_features_and_the_order_of_channels():
+def test_coherence_ignores_feature_length_and_channel_order():
     student, target = torch.randn(1, 30, 8), torch.randn(1, 30, 8)
     expected = coherence_loss(student, target)
     torch.testing.assert_close(coherence_loss(5 * student, 0.1 * target[..., torch.randperm(8)]), expected)

@@ -1,4 +1,4 @@
-"""Which parameters learn, and the schedule."""
+"""Trained parameters and the schedule."""
 
 from copy import deepcopy
 

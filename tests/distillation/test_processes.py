@@ -71,7 +71,7 @@ def assert_equal_trainings(one, two):
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_equal_one_with_twice_the_batch(make_pair):
+def test_two_torchrun_processes_equal_one_with_twice_the_batch(make_pair):
     """The real command under torchrun, against one process."""
     alone, _ = make_pair("one")
     together, config = make_pair("two")
@@ -87,7 +87,7 @@ def test_two_processes_of_torchrun_equal_one_with_twice_the_batch(make_pair):
 
 
 @pytest.mark.slow
-def test_accumulation_equals_twice_the_batch_in_one_process_and_in_two(make_pair):
+def test_accumulation_equals_twice_the_batch_in_one_and_two(make_pair):
     alone, _ = make_pair("one")
     halves, _ = make_pair("halves", "SOLVER.ACCUMULATE", 2, "DISTILL.GRADIENT_CHECKPOINTING", "selective")
     quarters, config = make_pair("quarters", "SOLVER.ACCUMULATE", 2, "DISTILL.VIEWS", "device")
@@ -113,7 +113,7 @@ def test_all_processes_stop_when_the_loss_of_one_is_not_finite(make_pair):
 
 @pytest.mark.slow
 def test_unreadable_images_are_counted_over_the_processes(make_pair, image_folder):
-    """Of the two, process 0 meets one and process 1 the other: either alone would stay below the limit."""
+    """Each process reads one of the two unreadable images; one of them would stay below the limit."""
     for name in ("0.png", "3.png"):
         (image_folder / name).write_bytes(b"")
     changes = ("SOLVER.MAX_ITER", 3, "SEED", 3, "DISTILL.MAX_UNREADABLE")

@@ -1,4 +1,4 @@
-"""One step: gradient scaling, the moving average, the learning rate's rule, and what remains of a step gone wrong."""
+"""One step: gradient scaling, the moving average, the learning rate's rule, and recovery from a failed step."""
 
 import math
 from copy import deepcopy
@@ -132,7 +132,7 @@ def test_the_average_follows_its_formula(make_trainer):
     assert any(not torch.equal(value, now[name]) for name, value in average.items())
 
 
-def test_average_or_student_is_exported_and_evaluated_and_the_blend_comes_on_top(make_cfg, tmp_path):
+def test_export_and_evaluation_of_average_or_student_then_blend(make_cfg, tmp_path):
     seen = {}
 
     def evaluator(cfg, model):
@@ -252,7 +252,7 @@ def test_teachers_last_mlp_is_switched_by_the_configuration(make_trainer):
     assert not torch.equal(with_mlp.distiller.teach(crops), expected)
 
 
-def test_a_seed_that_was_drawn_and_the_origin_stand_in_the_product(make_cfg):
+def test_product_records_the_drawn_seed_and_the_origin(make_cfg):
     cfg = make_cfg("SEED", -1, "SOLVER.MAX_ITER", 1)
     run(cfg)
     notes = load_checkpoint(Path(cfg.OUTPUT_DIR) / PRODUCT_NAME).extra

@@ -12,7 +12,7 @@ from denserc.encoders.towers.base import FoundationModel
 from denserc.structures import CLIP_PIXELS, ConfigurationError, DataError, WeightsMismatchError
 
 
-def test_the_stand_in_tells_regions_of_other_color_or_texture_apart():
+def test_stand_in_separates_regions_by_color_or_texture():
     model = build_foundation_model("colour_texture_p8")
     image = torch.full((1, 3, 64, 64), 0.2)
     image[:, 0, :, 32:] = 0.9  # right half: red
@@ -24,7 +24,7 @@ def test_the_stand_in_tells_regions_of_other_color_or_texture_apart():
     assert within > similarity[1, 1, 6, 1] + 0.5  # other texture
 
 
-def test_the_stand_in_is_deterministic_without_parameters_and_takes_rectangles():
+def test_stand_in_is_deterministic_and_takes_rectangles():
     model = build_foundation_model("colour_texture_p8")
     assert not list(model.parameters())
     image = torch.rand(2, 3, 32, 64)
@@ -52,7 +52,7 @@ def test_sizes_and_names_that_do_not_fit_are_refused():
 
 
 @pytest.mark.parametrize("name", TIMM_MODELS)
-def test_every_name_is_a_model_of_timm_with_the_patch_size_it_says(name):
+def test_every_name_is_a_timm_model_with_its_patch_size(name):
     choice = TIMM_MODELS[name]
     with torch.device("meta"):
         model = timm.create_model(choice.timm_name, num_classes=0, dynamic_img_size=True)

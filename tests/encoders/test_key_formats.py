@@ -1,4 +1,4 @@
-"""Files in every format load exactly, and what is no CLIP is refused with the reason."""
+"""Files in every format load exactly, and a file that is not a CLIP is refused with the reason."""
 
 import re
 
@@ -60,7 +60,7 @@ def test_parts_mixed_up_in_the_conversion_would_be_noticed(tmp_path, name, a, b)
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_hugging_face_file_with_a_key_too_few_or_too_many_is_refused(tmp_path, name):
+def test_hugging_face_file_with_missing_or_extra_key_is_refused(tmp_path, name):
     _, state = hugging_face(name)
     del state["text_model.encoder.layers.1.self_attn.k_proj.bias"]
     state["vision_model.extra.weight"] = torch.zeros(1)
@@ -72,7 +72,7 @@ def test_a_hugging_face_file_with_a_key_too_few_or_too_many_is_refused(tmp_path,
 
 
 @pytest.mark.parametrize(("name", "file"), [("EVA02-B-16", "eva_b16_keys"), ("EVA02-L-14-336", "eva_l14_336_keys")])
-def test_the_files_that_eva_clip_clipself_and_declip_save_fit_exactly(name, file):
+def test_files_of_eva_clip_clipself_and_declip_fit_exactly(name, file):
     """Names and shapes of CLIPSelf's own `CustomCLIP.state_dict()`: what its and DeCLIP's training scripts save."""
     lines = (KEY_LISTS / f"{file}.txt").read_text().splitlines()
     found = [re.match(r"[PB] (\S+) \(([\d, ]*)\)", line) for line in lines if not line.startswith("#")]
@@ -120,7 +120,7 @@ def test_one_tower_alone_is_refused_by_what_is_lacking(tmp_path, miniature):
         build_clip("DenseRC-Test-CLIP", str(tmp_path / "vision.pt"))
 
 
-def test_unknown_names_are_refused_with_a_sample_and_the_known_formats():
+def test_unknown_keys_are_refused_with_a_sample_and_the_formats():
     with pytest.raises(CheckpointError, match=r"x\.pt are those of no CLIP.*EVA-CLIP.*conv1\.weight"):
         to_open_clip_keys({"layer1.conv1.weight": torch.zeros(1)}, "x.pt")
 

@@ -1,4 +1,4 @@
-"""open_clip's own models, on shapes alone: each opens, or an error says what does not fit."""
+"""open_clip's own models, by shapes only: each is built, or an error names what does not fit."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""The text tower gives what open_clip's own call gives."""
+"""The text tower equals open_clip's own call."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from denserc.encoders import build_clip
 
 @pytest.mark.parametrize("name", ["DenseRC-Miniature", "EVA02-B-16", "ViT-B-16-quickgelu"])
 @torch.no_grad()
-def test_padding_behind_the_longest_prompt_is_not_computed_and_changes_nothing(name):
+def test_padding_after_the_longest_prompt_is_not_computed(name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         text = build_clip(name, random_init=True).text

@@ -15,13 +15,13 @@ from tests.tiny_models import register, tiny_config
 
 @pytest.fixture(scope="module")
 def fetched_name(tmp_path_factory):
-    """A tiny SigLIP whose tokenizer lies on the hub."""
+    """A tiny SigLIP whose tokenizer is on the hub."""
     config = tiny_config("Sigmoid")
     config["text_cfg"] |= {"hf_tokenizer_name": "nobody/denserc-test", "tokenizer_kwargs": {"clean": "canonicalize"}}
     return register(tmp_path_factory.mktemp("configs"), "DenseRC-Test-Fetched", config)
 
 
-def test_an_encoder_is_built_saved_and_loaded_without_its_tokenizer(tmp_path, monkeypatch, fetched_name):
+def test_encoder_is_built_saved_and_loaded_without_tokenizer(tmp_path, monkeypatch, fetched_name):
     monkeypatch.setitem(sys.modules, "transformers", None)  # as where it is not installed
     clip = build_clip(fetched_name, random_init=True)
     model = DenseModel(DenseEncoder(clip.image, Construction()), clip.text, clip.logit_scale)
@@ -68,6 +68,6 @@ def test_which_models_have_which():
     assert all(isinstance(open_clip_tokenizer(f"ViT-B-16-SigLIP{v}"), FetchedTokenizer) for v in ("", "2"))
 
 
-def test_the_packaged_miniatures_fingerprint_is_the_one_it_always_had():
+def test_packaged_miniatures_fingerprint_is_unchanged():
     """Checkpoints and cached embeddings carry it: it changes only with its weights or words."""
     assert build_clip("DenseRC-Miniature").text.fingerprint() == "a1723efd38385fa2"

@@ -9,7 +9,7 @@ from denserc.encoders import load_exactly, read_weights, to_open_clip_keys
 from denserc.structures import CheckpointError, WeightsMismatchError
 
 
-def test_missing_unexpected_and_misshapen_keys_are_all_listed_and_nothing_is_loaded():
+def test_all_keys_that_do_not_fit_are_listed_and_none_is_loaded():
     module = nn.Linear(3, 2)
     before = module.bias.clone()
     with pytest.raises(WeightsMismatchError) as caught:

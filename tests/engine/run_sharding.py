@@ -132,7 +132,7 @@ def train(sharding: Sharding, rank: int, world: int, *, state: dict | None = Non
 
 
 def saved(net: nn.Module, updates: torch.optim.Optimizer, average: TrainedAverage, steps: int) -> dict:
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
     return {
         "model": whole_weights(net),
         "optimizer": whole_optimizer(net, updates),

@@ -1,4 +1,4 @@
-"""What SOLVER says to both trainings."""
+"""SOLVER keys in both trainings."""
 
 import pytest
 

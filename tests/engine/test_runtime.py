@@ -15,7 +15,7 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_auto_and_cuda_fall_back_to_the_cpu_and_only_cuda_says_so(no_gpu, caplog):
+def test_auto_and_cuda_fall_back_to_cpu_and_only_cuda_warns(no_gpu, caplog):
     with caplog.at_level(logging.WARNING):
         assert resolve_device("auto") == torch.device("cpu") == resolve_device("cpu")
     assert not caplog.records

@@ -19,13 +19,13 @@ STATE = ("model", "optimizer", "average")
 
 @pytest.fixture(scope="module")
 def alone() -> dict:
-    """What a single process ends with; it shares nothing, whatever it is told."""
+    """Result of a single process, which never shards, whatever the setting."""
     return run_sharding.train(Sharding.FSDP, 0, 1)
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory, alone) -> list[dict]:
-    """What each of two processes ends with."""
+    """Result of each of two processes."""
     folder = tmp_path_factory.mktemp("sharding")
     torch.save(alone["half"], folder / "alone.pt")
     with socket.socket() as probe:

@@ -62,7 +62,7 @@ def test_the_norm_of_all_gradients_together_is_limited(run_steps):
     torch.testing.assert_close(gradients[1], gradients[0] * 0.5 / gradients[0].norm(), atol=1e-5, rtol=0)
 
 
-def test_a_loss_that_is_no_number_stops_before_the_weights_change(run_steps, tmp_path):
+def test_loss_that_is_not_finite_stops_before_weights_change(run_steps, tmp_path):
     broken = IMAGES.clone()
     broken[3, 0] = math.nan
     with pytest.raises(FloatingPointError, match="Step 1, process 0: the loss is not finite.*nan_batch_step1_rank0.pt"):

@@ -1,4 +1,4 @@
-"""Random detection sets with everything that trips evaluators: crowds, ignores, empty images, absent classes."""
+"""Random detection sets with difficult cases: crowds, ignored objects, empty images, absent classes."""
 
 import numpy as np
 from pycocotools import mask as mask_api

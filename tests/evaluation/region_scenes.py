@@ -23,7 +23,7 @@ TEXT = TextEmbeddings(names=NAMES, vectors=torch.eye(7))
 
 
 class Mixing(nn.Module):
-    """Each 4 x 4 cell's feature: the class whose colour it shows, through a fixed random mixture."""
+    """The feature of each 4 x 4 cell: the class of its color, through a fixed random mixture."""
 
     def __init__(self):
         super().__init__()

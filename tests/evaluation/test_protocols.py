@@ -1,4 +1,4 @@
-"""LVIS's two protocols, and figures of an evaluator against the reference libraries on what it wrote itself."""
+"""LVIS's two protocols, and an evaluator's figures against the reference libraries on the same files."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ LETTERS = {"rare": "r", "common": "c", "frequent": "f"}
 
 @pytest.fixture
 def lvis_reference(monkeypatch, tmp_path):
-    """reference(truth, detections, shape, fixed) -> the lvis package's results; fixed: the best so many of a class."""
+    """reference(truth, detections, shape, fixed) -> results of the lvis package; fixed: detections kept per class."""
     monkeypatch.setattr(np, "float", float, raising=False)  # the package predates NumPy 2
     from lvis import LVIS, LVISEval, LVISResults
 
@@ -48,7 +48,7 @@ def lvis_reference(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("fixed", [2, 10_000])
 @pytest.mark.parametrize("shape", list(Shape))
-def test_fixed_ap_equals_the_lvis_package_with_the_best_of_each_class(lvis_reference, shape, fixed):
+def test_fixed_ap_equals_the_lvis_package(lvis_reference, shape, fixed):
     truth = generated.ground_truth(1, federated=True)
     found = generated.detections(truth, 1, masks=True)
     expected = lvis_reference(truth, found, shape, fixed=fixed)
@@ -63,7 +63,7 @@ def test_fixed_ap_equals_the_lvis_package_with_the_best_of_each_class(lvis_refer
         assert scores.mean("AP", protocol.groups[group]) == percent(expected[f"AP{letter}"])
 
 
-def test_fixed_ap_has_no_limit_per_image_and_the_standard_has_one():
+def test_only_standard_ap_has_a_limit_per_image():
     """One image full of good detections of one class, outscored by another class's false ones."""
     side = 20
     boxes = [[float(x), float(y), 10.0, 10.0] for x in range(0, 400, side) for y in range(0, 400, side)]  # 400
@@ -103,7 +103,7 @@ def test_both_protocols_are_reported_apart_and_say_their_limits(registered, tmp_
     assert header.endswith("protocol,detections_that_count") and first.endswith("ov_lvis_fixed_masks,10000 a class")
 
 
-def test_detections_beyond_every_limit_are_forgotten_and_change_nothing(registered, monkeypatch):
+def test_dropping_detections_beyond_every_limit_has_no_effect(registered, monkeypatch):
     truth = generated.ground_truth(5, images=20, federated=True)
     found = generated.detections(truth, 5)
     for i, detection in enumerate(found):
@@ -171,7 +171,7 @@ def test_equals_the_lvis_package_on_its_sample(lvis_reference, shape):
 
 
 @pytest.mark.parametrize("seed", [0, 6])
-def test_boxes_and_masks_through_an_evaluator_equal_pycocotools_on_its_file(registered, tmp_path, seed):
+def test_evaluator_of_boxes_and_masks_equals_pycocotools(registered, tmp_path, seed):
     truth = generated.ground_truth(seed)
     evaluator = OvCocoEvaluator(registered(truth, novel=NOVEL), tmp_path)
     results = run(evaluator, generated.detections(truth, seed), truth, masks=True)
@@ -197,7 +197,7 @@ def test_a_failure_while_scoring_loses_no_prediction(registered, tmp_path, monke
     assert again["ov_coco"] == pytest.approx(expected["ov_coco"], abs=1e-9, nan_ok=True)
 
 
-def test_a_failure_while_writing_leaves_the_files_before_it_whole(registered, tmp_path, monkeypatch):
+def test_failure_while_writing_keeps_the_previous_files(registered, tmp_path, monkeypatch):
     truth = generated.ground_truth(2)
     evaluator = OvCocoEvaluator(registered(truth, novel=NOVEL), tmp_path)
     run(evaluator, generated.perfect(truth), truth)

@@ -14,7 +14,7 @@ from tests.evaluation import run_ranks
 from tests.paths import ROOT
 
 
-def test_two_processes_find_what_one_does_and_the_first_alone_reports(tmp_path):
+def test_two_processes_find_the_same_and_only_the_first_reports(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

@@ -15,7 +15,7 @@ def captions(domain, count=300):
     return [write_caption([CROSS], ["grass"], domain, rng) for _ in range(count)]
 
 
-def test_captions_name_the_shape_always_and_mostly_in_the_domains_own_words():
+def test_captions_always_name_the_shape_mostly_in_domain_words():
     for domain, own, other in ((Domain.MAIN, "cross", "plus"), (Domain.TRANSFER, "plus", "cross")):
         texts = captions(domain)
         assert all(own in text.split(".")[0] or other in text for text in texts)
@@ -59,7 +59,7 @@ def test_stuff_is_named_where_there_is_no_thing():
     assert any(word in text or SYNONYMS[word] in text for word in STUFF)
 
 
-def test_boxes_around_things_hold_their_visible_area_and_stay_inside_when_widened():
+def test_boxes_hold_the_visible_area_and_stay_in_the_image():
     view = View.of(compose_scene(np.random.default_rng(5), count=6))
     for i, (x1, y1, x2, y2) in enumerate(view.boxes):
         mask = view.scene.thing_mask(i)
@@ -68,7 +68,7 @@ def test_boxes_around_things_hold_their_visible_area_and_stay_inside_when_widene
         assert 0 <= left <= x1 and x2 <= right <= 128 and 0 <= top <= y1 and y2 <= bottom <= 128
 
 
-def test_a_crop_around_a_lone_thing_has_it_as_its_subject_and_bare_ground_has_none():
+def test_crop_subject_is_the_single_thing_or_none_on_bare_ground():
     rng = np.random.default_rng(8)
     view = View.of(compose_scene(rng, count=1))
     box = tuple(int(v) for v in view.boxes[0])

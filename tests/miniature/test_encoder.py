@@ -1,4 +1,4 @@
-"""The miniature CLIP: architecture, tokenizer, and what the shipped weights know."""
+"""The miniature CLIP: architecture, tokenizer, and accuracy of the packaged weights."""
 
 import open_clip
 import pytest
@@ -30,7 +30,7 @@ def test_the_architecture_is_eva02_at_small_size():
     assert sum(p.numel() for p in model.visual.parameters()) < 1_400_000
 
 
-def test_random_weights_follow_the_seed_and_leave_the_global_state_alone():
+def test_random_weights_follow_the_seed_and_keep_global_state():
     state = torch.random.get_rng_state()
     first, second, other = (create_miniature(None, seed=seed)[0].state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -20,7 +20,7 @@ def test_the_same_seed_gives_the_same_scene(domain):
     assert not np.array_equal(first.image, other.image)
 
 
-def test_every_pixel_belongs_to_one_named_segment_and_every_thing_is_visible():
+def test_every_pixel_has_one_segment_and_every_thing_is_visible():
     for seed in range(30):
         s = scene(seed)
         assert s.image.dtype == np.uint8 and s.image.shape == (128, 128, 3)
@@ -43,7 +43,7 @@ def test_masks_lie_on_the_pixels_that_a_thing_changed():
     assert (canvas[:10] == 128).all()
 
 
-def test_nearer_things_hide_farther_ones_but_never_nearly_all_of_them():
+def test_nearer_things_hide_farther_ones_but_never_completely():
     for seed in range(20):
         s = scene(seed, count=8)
         assert s.segments.max() == len(s.names) - 1

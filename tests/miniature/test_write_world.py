@@ -42,13 +42,13 @@ def test_the_same_seed_gives_the_same_bytes(world, tmp_path):
         write_world(tmp_path / name, seed=5, sizes=small)
     write_world(tmp_path / "c", seed=6, sizes=small)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
-    assert len(files) == 12 + 2 + 13  # pictures, panoptic PNGs, JSONs
+    assert len(files) == 12 + 7 + 7 + 18  # pictures, panoptic PNGs, label PNGs, JSONs
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
     pictures = [f for f in files if f.suffix == ".jpg"]
     assert all((tmp_path / "a" / f).read_bytes() != (tmp_path / "c" / f).read_bytes() for f in pictures)
 
 
-def test_all_65_classes_under_scattered_ids_in_an_order_of_their_own(instances):
+def test_all_65_classes_with_scattered_ids_in_another_order(instances):
     categories = instances.dataset["categories"]
     names = [c["name"] for c in categories]
     ids = [c["id"] for c in categories]

@@ -1,4 +1,4 @@
-"""A second meta-architecture of thirty lines: all that it does not define is the shared code of `openvocab`."""
+"""A second meta-architecture of thirty lines, over the shared code of `openvocab`."""
 
 import shutil
 from pathlib import Path

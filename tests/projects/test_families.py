@@ -1,4 +1,4 @@
-"""Each family of encoders all the way, by the real engines: distilled, saved, loaded into F-ViT, one detection pass."""
+"""Each family of encoders end to end, by the real engines: distilled, saved, loaded into F-ViT, one detection pass."""
 
 import numpy as np
 import pytest

@@ -56,7 +56,7 @@ def squares_config(folder: Path, **changes):
 
 
 class SumOfScores(DatasetEvaluator):
-    """A number that shows every bit of the predictions."""
+    """A number that changes with every bit of the predictions."""
 
     def __init__(self, name: str, folder: str):
         self.reset()

@@ -1,4 +1,4 @@
-"""Every stage of CAT-Seg against recordings of the original's own modules: forward, loss, gradients, step, evaluation.
+"""Every stage of CAT-Seg against recordings of the published modules: forward, loss, gradients, step, evaluation.
 
 Where the recordings are not beside the repository, the part in tests/fixtures/catseg is compared.
 """
@@ -34,7 +34,7 @@ def needs(recordings, file):
 
 
 def ours(model, name) -> nn.Parameter:
-    """The parameter of ours that holds a tensor of the original."""
+    """Our parameter for a tensor of the published CAT-Seg."""
     layer, _, part = name.rpartition(".")
     if part not in APART:
         return model.get_parameter(original_to_ours(name))
@@ -224,7 +224,7 @@ def test_variants_of_the_aggregator(recordings, case):
 
 
 class AggregatorStages(Stages):
-    """The stages of an aggregator alone."""
+    """The stages of an aggregator without its towers."""
 
     def __init__(self, aggregator: Aggregator):
         self._found, self._undo = {}, []
@@ -232,7 +232,7 @@ class AggregatorStages(Stages):
 
 
 def test_float64(make_recorded, recordings):
-    """The same in float64, where the original's own rounding does not hide a wrong epsilon."""
+    """The same in float64, where the recording's own rounding does not hide a wrong epsilon."""
     needs(recordings, "float64")
     model = make_recorded().double()
     loss, stages = training_pass(model, recordings)
@@ -260,5 +260,5 @@ def test_evaluation_in_float64(make_recorded, recordings, file):
     name = f"{file.removeprefix('eval_')}:sem_seg"
     step = recordings.manifest["float64.npz"][name]["sample"]
     given = scores[tuple(slice(None, None, one) for one in step)].numpy()
-    # The sliding window's resizing is float32 in the original.
+    # The sliding window's resizing is float32 in the published CAT-Seg.
     assert np.abs(given - recordings.file("float64")[name]).max() <= (1e-9 if file == "eval_plain" else 2e-6)

@@ -1,4 +1,4 @@
-"""The configurations against what is known of the published ones."""
+"""The configurations against the published settings."""
 
 import pytest
 

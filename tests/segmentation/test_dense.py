@@ -1,4 +1,4 @@
-"""Training-free segmentation: against a plain restatement of the published pipelines, and as a user runs it."""
+"""Training-free segmentation: against a plain implementation of the published pipelines, and by its commands."""
 
 import json
 import logging
@@ -250,7 +250,7 @@ def test_each_synonym_counts_by_its_best():
     assert model.classes.label_of.tolist() == [0, 0, 1, 1, 2]
 
 
-def test_background_below_the_threshold_has_the_label_after_the_classes():
+def test_background_label_comes_after_the_classes():
     model = colors(threshold=0.9)
     model.set_vocabulary(["red", "green"], background=True)
     labels = model([{"image": patches()}])[0]["sem_seg"]

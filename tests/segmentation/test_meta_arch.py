@@ -224,6 +224,53 @@ def test_background_by_a_threshold(make, threshold):
     assert (found == 3).all() if threshold > 1 else (found < 3).all()
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_labels_come_with_their_scores(make, threshold):
+    """If only labels are used, scores of all classes are not computed."""
+    model = make(MODEL__CATSEG__BACKGROUND="threshold", MODEL__CATSEG__BACKGROUND_THRESHOLD=threshold)
+    one = [{"image": picture(40, 64), "height": 60, "width": 50}]
+    scores = model(one)[0]["sem_seg"]
+    with model.best_labels():
+        found = model(one)[0]
+    best, labels = scores.max(dim=0)
+    assert torch.equal(found["sem_seg"], labels) and torch.equal(found["scores"], best)
+    assert model(one)[0]["sem_seg"].shape == (4, 60, 50)  # as configured again
+
+
+def test_scores_that_do_not_fit_are_refused(make, monkeypatch):
+    monkeypatch.setattr("denserc.segmentation.modeling.meta_arch.free_bytes", lambda device: 3 * 60 * 50 * 4 - 1)
+    model, one = make(), [{"image": picture(40, 64), "height": 60, "width": 50}]
+    with pytest.raises(ConfigurationError, match="Scores of 3 classes for 60 x 50 pixels .* 'labels'"):
+        model(one)
+    with model.best_labels():
+        assert model(one)[0]["sem_seg"].shape == (60, 50)
+
+
+@pytest.mark.parametrize("changes", [{}, {"MODEL__CATSEG__CLASS_LIMIT": 2}, {"MODEL__CATSEG__TRAIN__TEXT": "none"}])
+def test_gradient_checkpointing_changes_no_gradient(make, changes):
+    """In float64: sums over parts have another order."""
+    one = [{"image": picture(40, 64), "sem_seg": labels(40, 64)}, {"image": picture(50, 50), "sem_seg": labels(50, 50)}]
+    found = {}
+    for kind in ("none", "full"):
+        model = make(MODEL__CATSEG__GRADIENT_CHECKPOINTING=kind, MODEL__CATSEG__CHUNK=4, **changes).double().train()
+        kept = {}
+
+        def keep(tensor, kept=kept):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(one)["loss_sem_seg"]
+        loss.backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        found[kind] = float(loss.detach()), gradients, sum(kept.values())
+    assert found["full"][0] == pytest.approx(found["none"][0], rel=1e-12)
+    assert found["full"][1].keys() == found["none"][1].keys()
+    for name, gradient in found["none"][1].items():
+        torch.testing.assert_close(found["full"][1][name], gradient, atol=1e-14, rtol=1e-9, msg=name)
+    assert found["full"][2] < 0.5 * found["none"][2]
+
+
 def test_equal_prompts_are_told_and_the_first_wins(make, caplog):
     model = make(MODEL__CATSEG__OUTPUT="labels")
     with caplog.at_level(logging.WARNING, logger="denserc.openvocab.vocabulary"):

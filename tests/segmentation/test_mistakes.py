@@ -265,7 +265,7 @@ def test_wrong_options_at_test(make_recorded, recordings, mistake):
 
 
 def test_epsilon_of_the_decoder_in_float64(make_recorded, recordings):
-    """float32 cannot tell this one."""
+    """Rounding hides this mistake in float32."""
     if not recordings.file("float64"):
         pytest.skip("float64.npz is not among the recordings")
     model = make_recorded().double()

@@ -1,4 +1,4 @@
-"""Pixel-adaptive refinement: properties of its weights and of what it does to maps."""
+"""Pixel-adaptive refinement: properties of its weights and its result."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""What learns in the towers of each family, and how it is stored."""
+"""Trained weights in the towers of each family, and their storage."""
 
 import pytest
 import torch

@@ -9,7 +9,7 @@ import torch
 from detectron2.data import DatasetCatalog
 
 from denserc.data.datasets.semantic import register_semantic_dataset
-from denserc.data.images.labels import write_labels
+from denserc.data.images.labels import read_labels, write_labels
 from denserc.detection import load_detector
 from denserc.evaluation import detection_evaluators
 from denserc.openvocab.engine import build
@@ -100,7 +100,7 @@ def test_it_loads_from_its_checkpoint_with_other_names(config, changes):
     again = train(config(**changes, MODEL__WEIGHTS=path), eval_only=True)
     assert again == results
     frozen = config(MODEL__WEIGHTS=path, MODEL__CATSEG__TRAIN__IMAGE="none", MODEL__CATSEG__TRAIN__TEXT="none")
-    assert train(frozen, eval_only=True) == results  # what learns is no part of a checkpoint
+    assert train(frozen, eval_only=True) == results  # a checkpoint does not store the set of trained weights
     model = load_detector(path)
     assert type(model) is CATSeg and not model.training
     model.set_vocabulary(["red square", "violet square"])
@@ -115,6 +115,21 @@ def test_periodic_evaluation_uses_the_trained_text(config):
     results = train(cfg)
     path = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
     assert train(config(MODEL__WEIGHTS=path), eval_only=True) == results
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_an_evaluator_that_reads_labels_gets_no_scores(config, labels):
+    """Scores of all classes would be T maps of the picture's size."""
+    seen = []
+
+    class Evaluator(SumOfScores):
+        reads_labels = labels
+
+        def process(self, inputs, outputs):
+            seen.extend(output["sem_seg"].ndim for output in outputs)
+
+    train(config(SOLVER__MAX_ITER=1), evaluator_factory=Evaluator)
+    assert set(seen) == {2 if labels else 3}
 
 
 @pytest.mark.parametrize("area", [1.0, 0.5])
@@ -162,3 +177,28 @@ def test_classes_are_the_data_sets(config):
     train(cfg)
     model = build(config(MODEL__WEIGHTS=str(Path(cfg.OUTPUT_DIR) / "model_final.pth")))
     assert model.vocabulary.names == CLASSES
+
+
+def test_novel_names_are_not_learned_as_negatives(config, tmp_path):
+    """A training set with a novel class learns what one without that class learns."""
+    losses = []
+    for names, novel in ((CLASSES, CLASSES[1:2]), (CLASSES[:1] + CLASSES[2:], ())):
+        labels = tmp_path / f"labels_of_{len(names)}"
+        for record in DatasetCatalog.get(VAL):
+            found = read_labels(record["sem_seg_file_name"])
+            kept = [CLASSES.index(name) for name in names]
+            table = np.array([kept.index(k) if k in kept else 255 for k in range(len(CLASSES))] + [255] * 253, np.uint8)
+            write_labels(labels / f"{record['image_id']}.png", table[found])
+        register_semantic_dataset("seen_only", tmp_path, labels, classes=names, novel=novel, training=True)
+        cfg = config(DATASETS__TRAIN=("seen_only",), DATASETS__TEST=())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = build(cfg).train()
+        assert model.vocabulary.names == tuple(CLASSES[:1] + CLASSES[2:]) and not model.vocabulary.novel
+        mapper = training_mapper(cfg)
+        records = []
+        for record in DatasetCatalog.get("seen_only"):
+            np.random.seed(0)
+            records.append(mapper(record))
+        losses.append(model(records)["loss_sem_seg"].item())
+    assert losses[0] == losses[1]

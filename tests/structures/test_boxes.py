@@ -1,4 +1,4 @@
-"""Boxes grow about their centers, and a pooled cell is the cell."""
+"""Boxes are enlarged about their centers, and pooling one cell returns this cell."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Files are whole or as before, readable by whom the umask admits, and written in one place only."""
+"""Files are complete or unchanged, have the permissions of the umask, and are written by one function."""
 
 import json
 import os
@@ -11,11 +11,14 @@ import torch
 from safetensors.torch import save_file
 
 from denserc.structures import atomic_path, cached_result, write_atomically
-from denserc.structures.files import finite_or_null, partial_files, write_json, write_text
+from denserc.structures.files import finite_or_null, partial_files, whole_lines_size, write_json, write_text
 from tests.paths import ROOT
 
-# Files that grow line by line: the log of predictions is resumed, the parts of proposals are joined atomically.
+# Files that grow line by line: logs of predictions and answers are resumed, parts of proposals are joined atomically.
 STREAMS = {"structures/files.py", "evaluation/detection/prediction_log.py", "detection/proposals.py"}
+STREAMS |= {"llava/answer_log.py", "llava/trainer.py"}
+# A folder that Hugging Face's code writes whole below another name.
+STREAMS |= {"llava/engine.py"}
 # A data set's pictures, written anew with the rest of a folder that is absent or refused.
 STREAMS |= {"miniature/write_world.py"}
 BY_ITSELF = re.compile(r"\.write_text\(|\.write_bytes\(|os\.replace|\.open\(\"[wax]|\bopen\([^)]*\"[wax]b?\"|savez")
@@ -113,3 +116,11 @@ def test_a_result_is_computed_once_for_each_settings(tmp_path):
     assert cached_result(file, "b", compute)["score"] == 2
     assert len(calls) == 2
     assert [path.name for path in file.parent.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    "content, size", [(b"", 0), (b"ab", 0), (b"ab\n", 3), (b"ab\ncd", 3), (b"a\n" + b"x" * (3 << 20), 2)]
+)
+def test_size_up_to_the_last_whole_line(tmp_path, content, size):
+    (tmp_path / "a").write_bytes(content)
+    assert whole_lines_size(tmp_path / "a") == size

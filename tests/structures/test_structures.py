@@ -44,14 +44,14 @@ def test_text_embeddings_are_selected_by_name_in_any_order():
         embeddings.select(["a", "z"])
 
 
-def test_text_embeddings_of_another_encoder_are_refused_and_unknown_ones_pass():
+def test_only_text_embeddings_of_another_encoder_are_refused():
     TextEmbeddings(("a",), torch.ones(1, 2)).require_fingerprint("x")
     TextEmbeddings(("a",), torch.ones(1, 2), "x").require_fingerprint("x")
     with pytest.raises(FingerprintMismatchError, match="y.*x"):
         TextEmbeddings(("a",), torch.ones(1, 2), "y").require_fingerprint("x")
 
 
-def test_text_embeddings_of_wrong_shape_or_not_finite_are_refused():
+def test_text_embeddings_of_wrong_shape_or_nan_are_refused():
     with pytest.raises(DataError, match="2 names"):
         TextEmbeddings(("a", "b"), torch.ones(1, 2))
     with pytest.raises(DataError, match="finite"):

@@ -1,4 +1,4 @@
-"""scripts/bootstrap.sh with a stand-in interpreter: which commands it gives, and what it says when it cannot."""
+"""scripts/bootstrap.sh with a stand-in interpreter: the commands that it runs, and its errors."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from tests.paths import ROOT
 
 SCRIPT = ROOT / "scripts" / "bootstrap.sh"
 
-# Logs its arguments; "has_detectron2" beside the log says whether `import detectron2` succeeds.
+# Logs its arguments; a file "has_detectron2" beside the log makes `import detectron2` succeed.
 INTERPRETER = """#!/usr/bin/env bash
 echo "$(basename "$0") $*" >> "{folder}/log"
 case "$*" in
@@ -35,7 +35,7 @@ def path(tmp_path):
 
 
 def put_python(path: Path, name: str, version: str) -> None:
-    """A stand-in for `name`; "" as version: an interpreter out of range."""
+    """Write a stand-in for `name`; version "" makes an interpreter out of range."""
     (path / name).write_text(INTERPRETER.format(folder=path.parent, version=version))
     (path / name).chmod(0o755)
 
@@ -91,7 +91,7 @@ def test_an_existing_environment_is_not_made_again(path):
     assert sum("-m venv" in line for line in commands(path)) == 1
 
 
-def test_a_suitable_interpreter_is_picked_when_the_default_is_out_of_range(path):
+def test_suitable_interpreter_replaces_a_default_out_of_range(path):
     put_python(path, "python3", "")
     put_python(path, "python3.10", "3.10")
     done = bootstrap(path, path.parent / "venv")

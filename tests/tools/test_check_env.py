@@ -1,4 +1,4 @@
-"""check_env: runs where it stands, and names the known pitfalls with their fixes."""
+"""check_env: runs in this environment, and names the known pitfalls with their fixes."""
 
 import importlib
 import subprocess

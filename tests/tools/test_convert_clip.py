@@ -1,4 +1,4 @@
-"""Published encoders through the command line, against what the originals computed with the same weights."""
+"""Published encoders through the command line, against CLIPSelf's and DeCLIP's results with the same weights."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Published detectors through the command line: shrunk ones always, the recorded ones where they are at hand."""
+"""Published detectors through the command line: shrunk ones always, recorded ones where available."""
 
 import json
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_every_tensor_arrives_and_the_file_stands_alone(published, capsys):
 
 @torch.no_grad()
 def test_images_that_are_not_square_need_no_padding(published):
-    """What the original cannot do; its square is one more case of the same code."""
+    """MMDetection F-ViT needs square images; here a square is one more case of the same code."""
     model = load_detector(published(shrunk_detector()))
     model.set_vocabulary(["cup", "kite"], novel=["kite"])
     image = torch.randint(0, 255, (3, 80, 112), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -136,7 +136,7 @@ def to_open_clip_names(key):
     return [new for new, value in named.items() if value]
 
 
-def test_the_four_published_configurations_are_told_by_their_shapes():
+def test_shapes_identify_the_four_published_configurations():
     for name, config in (("b16_ovcoco", "ovcoco_vitb16"), ("l14_ovlvis", "ovlvis_vitl14")):
         state = {key: torch.empty(shape, device="meta") for key, (shape, _) in published_shapes(name).items()}
         assert published_config(state, name) == config
@@ -145,7 +145,7 @@ def test_the_four_published_configurations_are_told_by_their_shapes():
 
 
 class Letters:
-    """A text tower that tells names apart."""
+    """A text tower with a different embedding for each name."""
 
     def __init__(self, seed):
         self.vectors = torch.randn(128, 32, generator=torch.Generator().manual_seed(seed))
@@ -157,7 +157,7 @@ class Letters:
         return f"letters-{self.vectors.sum().item():.4f}"
 
 
-def test_class_embeddings_get_their_names_only_from_the_right_text_tower():
+def test_class_embeddings_are_named_only_by_the_right_text_tower():
     names, tower = ("cup", "yacht", "lamp", "kite", "zebra", "box"), Letters(0)
     vectors = 3 * tower.encode_text([f"a photo of a {name}." for name in (*names, BACKGROUND)])
     named = name_embeddings(vectors, names, tower)
@@ -171,7 +171,7 @@ def test_class_embeddings_get_their_names_only_from_the_right_text_tower():
 
 @pytest.mark.parametrize("variant", ["coco", "lvis"])
 def test_a_converted_detector_finds_what_the_original_found(variant, tmp_path):
-    """From PNG file to boxes in the original image: weights, images and detections were recorded from the original."""
+    """From PNG file to boxes in the original image; all recordings are from MMDetection F-ViT."""
     if not RECORDED.is_dir():
         pytest.skip(f"the recordings of the original F-ViT are not at {RECORDED}")
     settings = json.loads((RECORDED / f"{variant}_config.json").read_text())

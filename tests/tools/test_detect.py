@@ -13,7 +13,9 @@ from pycocotools.coco import COCO
 from denserc import Predictor
 from denserc.commands.detect import main
 from denserc.data.images.reading import read_rgb
-from denserc.structures import DataError
+from denserc.miniature.demo.pictures import fresh_scenes
+from denserc.miniature.world import CLASS_NAMES, Domain
+from denserc.structures import ConfigurationError, DataError
 from denserc.tools.detect import image_files, read_names
 
 
@@ -117,3 +119,23 @@ def test_names_are_read(tmp_path):
         read_names(tmp_path / "none.txt")
     with pytest.raises(DataError, match="absent.txt cannot be read"):
         read_names(tmp_path / "absent.txt")
+
+
+def test_without_a_model_the_packaged_one_detects(tmp_path, capsys):
+    scene = fresh_scenes(1, Domain.MAIN, things=5)[0]
+    Image.fromarray(scene.image).save(tmp_path / "scene.png")
+    main([str(tmp_path / "scene.png"), "--output", str(tmp_path / "out"), "--device", "cpu"])
+    printed = capsys.readouterr().out
+    assert "model: miniature, which knows a drawn world; photographs need a model trained on photographs" in printed
+    assert f"; class names: {len(CLASS_NAMES)}, of its own" in printed
+    categories = json.loads((tmp_path / "out" / "images.json").read_text())["categories"]
+    assert [one["name"] for one in categories] == list(CLASS_NAMES)
+    assert json.loads((tmp_path / "out" / "detections.json").read_text())
+    main([str(tmp_path / "scene.png"), "--names", "red thing", "--output", str(tmp_path / "out"), "--device", "cpu"])
+    assert "; class names: 1, given" in capsys.readouterr().out
+
+
+def test_a_model_without_names_needs_names(photos, detector):
+    with pytest.raises(ConfigurationError, match=r"model\.pth has no class names of its own: give --names"):
+        main([str(photos), "--model", str(detector), "--output", str(photos.parent / "out"), "--device", "cpu"])
+    assert not (photos.parent / "out").exists()

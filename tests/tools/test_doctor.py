@@ -1,4 +1,4 @@
-"""The doctor's command line: what it prints and what it ends with."""
+"""The doctor's command line: output and exit status."""
 
 import json
 

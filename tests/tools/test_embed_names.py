@@ -1,4 +1,4 @@
-"""Names embedded by a command: what the file holds, and whose it says it is."""
+"""Names embedded by a command: the content of the file, and the encoder that it names."""
 
 import pytest
 import torch

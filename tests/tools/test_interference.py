@@ -37,7 +37,7 @@ def measured(root, tmp_path_factory):
     return json.loads((folder / "interference.json").read_text())
 
 
-def test_off_target_parts_of_attention_exceed_hsgs_which_are_nothing(measured):
+def test_off_target_parts_exist_in_attention_but_not_in_hsg(measured):
     assert measured["regions"] > 4 and set(measured["constructions"]) == set(DEFAULT)
     for name, values in measured["constructions"].items():
         if name in MIXING:
@@ -108,7 +108,7 @@ def test_the_target_is_the_class_token_of_the_crop(miniature):
     assert math.isclose(near, float((dense - target).square().sum(-1).mean()), rel_tol=1e-4)
 
 
-def test_pooling_is_better_than_the_mean_of_its_patches_and_equal_for_one(miniature):
+def test_pooling_beats_the_patch_mean_and_equals_it_for_one(miniature):
     encoders, entry = encoders_over(miniature.image, "denserc_none"), scene(True)
     values = measure(encoders, miniature.image, [entry], input_size=64)["constructions"]["denserc_none"]
     assert values["error_pooled"] < values["error"]
@@ -137,7 +137,7 @@ def test_a_folder_with_coco_annotations_is_measured_too(root, tmp_path):
         main([*arguments[:2], "--output", str(tmp_path)])
 
 
-def test_a_checkpoint_gives_its_tower_to_all_and_its_gates_to_its_own(tmp_path):
+def test_checkpoint_tower_serves_all_and_its_gates_only_its_own(tmp_path):
     clip = build_clip("DenseRC-Miniature")
     own = DenseEncoder(clip.image, Construction())
     with torch.no_grad():

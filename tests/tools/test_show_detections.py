@@ -43,7 +43,7 @@ def test_a_data_set_brings_its_names_and_its_truth(detector, squares, tmp_path):
     command = ["--data-set", str(squares), "--output", str(tmp_path / "out"), "--number", "2", "--threshold", "1"]
     main(["--detector", f"one={detector}", f"two={detector}", *command, "--novel-only", "--device", "cpu"])
     page = read_rgb(tmp_path / "out" / "detections.png")
-    # Nothing reaches a score of 1: red stands in the first of three columns alone, where the kites are.
+    # No detection reaches a score of 1: red is only in the first of three columns, where the kites are.
     third = page.shape[1] // 3
     assert count(page[:, :third], NOVEL) > 500 and count(page[:, third:], NOVEL) == count(page, BASE) == 0
     text = (tmp_path / "out" / "detections.html").read_text()

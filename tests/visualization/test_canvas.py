@@ -5,7 +5,7 @@ from denserc.structures import DataError
 from denserc.visualization.canvas import LabelPlacer, check_picture, enlarge, fitted, font, grid_of_pictures, overlap
 
 
-def test_enlarging_is_by_a_whole_factor_and_large_pictures_stay_themselves():
+def test_enlarging_is_by_an_integer_factor_for_small_pictures():
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 255, (128, 200, 3), dtype=np.uint8)
     large, factor = enlarge(picture, 384)
@@ -16,7 +16,7 @@ def test_enlarging_is_by_a_whole_factor_and_large_pictures_stay_themselves():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_labels_stay_inside_and_off_each_other_where_there_is_room(seed):
+def test_labels_stay_inside_and_apart_where_there_is_room(seed):
     rng = np.random.default_rng(seed)
     placer = LabelPlacer((400, 600))
     for _ in range(8):

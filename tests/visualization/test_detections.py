@@ -25,7 +25,7 @@ def test_novel_is_red_and_base_is_blue():
     assert count(draw_detections(GREY, objects(novel=())), NOVEL) == 0
 
 
-def test_pixels_away_from_the_objects_are_untouched_and_the_input_too():
+def test_pixels_away_from_objects_and_the_input_do_not_change():
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
     before = picture.copy()

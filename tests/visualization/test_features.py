@@ -37,7 +37,7 @@ def test_principal_components_part_two_regions(features):
     assert left.min() - right.max() > 150 or right.min() - left.max() > 150
 
 
-def test_a_shared_basis_gives_the_same_feature_the_same_direction(features):
+def test_shared_basis_maps_equal_features_to_equal_directions(features):
     mean, directions = pca_basis(torch.stack([features, features.flip(2)]))
     torch.testing.assert_close(directions.T @ directions, torch.eye(3), atol=1e-5, rtol=0)
     np.testing.assert_array_equal(

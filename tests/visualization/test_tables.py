@@ -45,7 +45,7 @@ def test_spread_is_mean_and_sample_deviation():
 
 def test_the_best_follow_the_direction_and_what_is_shown():
     boxes, seconds, layers, _ = COLUMNS
-    assert TABLE.best(boxes) == {"CLIPSelf", "DenseRC"}  # 77.0 and 77.01 are shown alike
+    assert TABLE.best(boxes) == {"CLIPSelf", "DenseRC"}  # 77.0 and 77.01 are shown as the same number
     assert TABLE.best(seconds) == {"plain | CLIP"}
     assert TABLE.best(layers) == set()
     alone = ResultTable([Column("a")], {"x": {"a": 1.0}, "y": {}})

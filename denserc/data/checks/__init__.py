@@ -23,7 +23,7 @@ _ANNOTATION_CHECKS = (
 
 
 def check_annotations(checked: CheckedSet) -> list[Finding]:
-    """All checks that need no picture. Malformed entries are reported alone: the other checks rest on their form."""
+    """All checks that need no picture. Malformed entries suppress the other checks, which depend on their form."""
     findings = check_entries(checked)
     if any(finding.check in FORM_CHECKS for finding in findings):
         return findings
@@ -39,7 +39,7 @@ def check_set(checked: CheckedSet | CheckedLabels, sample: int = 0) -> list[Find
     """All checks of one set that need no other.
 
     Args:
-        sample: how many images to read, spread evenly over the set; 0 for all.
+        sample: Number of images to read, spread evenly over the set; 0 for all.
     """
     if isinstance(checked, CheckedLabels):
         return check_labels(checked, sample)

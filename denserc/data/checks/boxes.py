@@ -10,7 +10,7 @@ _SUSPICIOUS = 0.1  # share of boxes that stick out from which another format is 
 
 
 def check_masks(checked: CheckedSet) -> list[Finding]:
-    """Form of the masks, and that they lie where their boxes do."""
+    """Check the form of the masks, and that they agree with their boxes."""
     masked = [a for a in checked.annotations if a.get("segmentation")]
     if not masked:
         return []

@@ -80,8 +80,8 @@ def check_embeddings(checked: CheckedSet, embeddings: TextEmbeddings, fingerprin
     """Text embeddings for the set's classes.
 
     Args:
-        embeddings: read from a file.
-        fingerprint: of the text tower they are to be used with; "" if that is not known.
+        embeddings: Text embeddings read from a file.
+        fingerprint: Fingerprint of the text tower that they will be used with; "" if that is not known.
     """
     names = [*checked.vocabulary.names, *([BACKGROUND] if checked.asks_background else [])]
     meant = find_names(names, embeddings.names)

@@ -1,4 +1,4 @@
-"""The form of an annotation file's entries, what they refer to, and which come twice."""
+"""Checks of an annotation file's entries: form, references and duplicates."""
 
 from collections import Counter
 
@@ -116,7 +116,7 @@ def check_duplicates(checked: CheckedSet) -> list[Finding]:
 
 
 def check_crowds(checked: CheckedSet) -> list[Finding]:
-    """The crowd flag is 0 or 1, and most objects are no crowds."""
+    """The crowd flag is 0 or 1, and most objects are not crowds."""
     odd = [a for a in checked.annotations if a.get("iscrowd", 0) not in (0, 1)]
     findings = found(
         "crowd-flag", Severity.ERROR, '"iscrowd" is neither 0 nor 1', "Set it to 0 or 1.",

@@ -30,12 +30,12 @@ class Finding:
     """One kind of fault, with its number and some examples.
 
     Args:
-        check: a short name, e.g. "boxes-outside".
-        severity: see Severity.
-        message: what was found.
-        advice: what to do.
-        count: how often.
-        examples: some of the entries, as text.
+        check: A short name, e.g. "boxes-outside".
+        severity: See Severity.
+        message: Description of the fault.
+        advice: Remedy for the finding.
+        count: Number of cases.
+        examples: Text of some of the entries.
     """
 
     check: str
@@ -51,7 +51,7 @@ class Finding:
 
 
 def found(check: str, severity: Severity, message: str, advice: str, cases: Iterable[object]) -> list[Finding]:
-    """A finding of all cases with the first of them as examples; nothing where there is no case."""
+    """Build a finding of all cases, with the first of them as examples; an empty list without cases."""
     cases = list(cases)
     if not cases:
         return []
@@ -61,14 +61,14 @@ def found(check: str, severity: Severity, message: str, advice: str, cases: Iter
 
 @dataclass(frozen=True)
 class CheckedSet:
-    """An annotation file with what it is registered as.
+    """An annotation file and its registration.
 
     Args:
-        name: of the set.
-        content: of its COCO or LVIS file: images, annotations, categories.
-        image_root: where its images lie.
-        vocabulary: the classes it is used with.
-        training: whether it is trained on; the boxes of novel classes are then left out.
+        name: Name of the set.
+        content: Content of its COCO or LVIS file: images, annotations, categories.
+        image_root: Folder of its images.
+        vocabulary: The classes it is used with.
+        training: True for a training set, whose boxes of novel classes are left out.
     """
 
     name: str
@@ -84,7 +84,7 @@ class CheckedSet:
         """A registered set.
 
         Raises:
-            DataError: not registered, without an annotation file, or with one that cannot be read.
+            DataError: Not registered, without an annotation file, or with one that cannot be read.
         """
         vocabulary, metadata = dataset_vocabulary(name), MetadataCatalog.get(name)
         if metadata.get("json_file") is None:

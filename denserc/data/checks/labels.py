@@ -24,19 +24,19 @@ _MORE_THAN_8_BITS = 256
 
 @dataclass(frozen=True)
 class CheckedLabels:
-    """A folder of images and one of label files, with what they are registered as.
+    """A folder of images and one of label files, with their registration.
 
     Args:
         name: Name of the set.
         image_of: {path below the folder, without suffix: image}.
         label_of: The same of label files.
-        image_root, label_root: The folders.
+        image_root, label_root: Folders of the images and of the label files.
         classes: Class k is value k of the label files.
         ignore_label: Value that is not scored.
         vocabulary: Classes that a model is asked with.
-        training: Whether the set is trained on.
+        training: True for a training set.
         expected: Published number of label files; 0 if there is none.
-        may_be_fewer: Fewer than `expected` are no fault.
+        may_be_fewer: Accept fewer than `expected`.
     """
 
     name: str
@@ -55,7 +55,7 @@ class CheckedLabels:
 
     @staticmethod
     def is_kind_of(name: str) -> bool:
-        """Whether a registered set is a semantic one in folders."""
+        """True for a registered semantic set in folders."""
         metadata = MetadataCatalog.get(name)
         return metadata.get("evaluator_type") == EVALUATOR and metadata.get("sem_seg_root") is not None
 
@@ -84,7 +84,7 @@ class CheckedLabels:
         return [stem for stem in self.label_of if stem in self.image_of]
 
     def path(self, image: str) -> Path:
-        """Where an image is."""
+        """Path of an image."""
         return Path(self.image_of[image])
 
     @property

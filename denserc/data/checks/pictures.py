@@ -42,7 +42,7 @@ def check_pictures(checked: CheckedSet, sample: int = 0) -> list[Finding]:
     """Read images.
 
     Args:
-        sample: how many, spread evenly over the set; 0 for all.
+        sample: Number of pictures, spread evenly over the set; 0 for all.
     """
     present = [image for image in checked.images if checked.path(image).is_file()]
     chosen = Spread(present, sample)

@@ -1,6 +1,6 @@
 """COCO and LVIS annotation files as Detectron2 records, labels given by class name.
 
-Boxes stay (x, y, width, height) in absolute pixels of the image, as the files have them, and say so in "bbox_mode".
+Boxes stay (x, y, width, height) in absolute pixels of the image, as in the files, which "bbox_mode" states.
 """
 
 import logging
@@ -25,9 +25,9 @@ class LoadedAnnotations:
     """An annotation file read with a vocabulary.
 
     Args:
-        records: one Detectron2 record an image, by image id; "category_id" is the label in the vocabulary.
-        label_of: the file's category id -> label, for the classes that the file has.
-        frequency: class name -> "f", "c" or "r" where the file gives it (LVIS).
+        records: One Detectron2 record per image, by image id; "category_id" is the label in the vocabulary.
+        label_of: The file's category id -> label, for the classes that the file has.
+        frequency: Class name -> "f", "c" or "r" where the file gives it (LVIS).
     """
 
     records: list[dict]
@@ -45,10 +45,10 @@ def load_annotations(
     last two parts of "coco_url" below `image_root`.
 
     Args:
-        base_only: for training; the file's categories may then lack novel classes.
+        base_only: True for training; the file's categories may then lack novel classes.
 
     Raises:
-        DataError: the file is absent or malformed, or its categories lack a class of the vocabulary.
+        DataError: The file is absent or malformed, or its categories lack a class of the vocabulary.
     """
     content = read_annotation_file(json_file)
     id_of = category_ids(content["categories"], vocabulary.names, optional=vocabulary.novel if base_only else ())

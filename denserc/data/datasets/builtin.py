@@ -1,7 +1,7 @@
 """The data sets that configs name, registered below one root folder. datasets/README.md shows the layout.
 
-Nothing is read of the large sets until they are used, and absent files are no error until then. The miniature sets
-bring their own classes: their small class files are read when they are there, so register again after writing them.
+Nothing is read of the large sets until they are used, and absent files are not an error until then. The miniature sets
+have their own classes: their small class files are read if they exist, so register again after writing them.
 """
 
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ...structures import DataError, Vocabulary
 from ...structures.files import read_annotation_file
-from ..vocabulary.published import vocabulary
+from ..vocabulary.published import read_class_list, vocabulary
 from .catalog import register
 from .image_lists import ade20k_list, coco_folder_list, voc_list
 from .panoptic import register_panoptic_regions
 from .registration import register_open_vocab_dataset
-from .semantic import register_semantic_sets
+from .semantic import register_semantic_dataset, register_semantic_sets
 from .splits import CLASSES, OV_COCO_TRAIN, OV_COCO_VAL, class_lists, read_classes
 from .transfer import OBJECTS365_VAL, VOC_TEST
 
@@ -45,7 +45,7 @@ def register_all(root: str | Path) -> None:
 
 
 def register_miniature(root: str | Path) -> None:
-    """Register the miniature sets, whose folders are laid out as the large ones below `root`."""
+    """Register the miniature sets, whose folders have the layout of the large ones below `root`."""
     root = Path(root)
     coco, lvis, transfer = root / "coco", root / "lvis", root / "transfer"
     _register_panoptic("miniature_panoptic_val_regions", coco)
@@ -72,6 +72,10 @@ def register_miniature(root: str | Path) -> None:
     else:
         _register_absent(file, "miniature_transfer_val")
 
+    _register_miniature_semantic("miniature_semantic_train_seen", coco, "train2017", training=True)
+    _register_miniature_semantic("miniature_semantic_val", coco, "val2017", trained="train2017")
+    _register_miniature_semantic("miniature_semantic_transfer_val", transfer, "val2017")
+
 
 def _register_ov_coco(train: str, val: str, coco: Path, classes: Vocabulary) -> None:
     folder = coco / "annotations" / "ov_coco"
@@ -90,8 +94,32 @@ def _register_transfer(name: str, file: Path, images: Path, classes: str | Vocab
     register_open_vocab_dataset(name, file, images, base=names)
 
 
+def _register_miniature_semantic(
+    name: str, root: Path, split: str, *, trained: str | None = None, training: bool = False
+) -> None:
+    """Register label files below `root`; classes that the split `trained` does not have are novel.
+
+    The training set has no names of novel classes, so that none is learned as a negative.
+    """
+    folder = root / "semantic"
+    files = [folder / f"{one}_classes.json" for one in (split, trained) if one is not None]
+    absent = [file for file in files if not file.is_file()]
+    if absent:
+        _register_absent(absent[0], name)
+        return
+    names, seen = (read_class_list(file) for file in (files[0], files[-1]))
+    register_semantic_dataset(
+        name,
+        root / split,
+        folder / split,
+        classes=names,
+        novel=[one for one in names if one not in seen],
+        training=training,
+    )
+
+
 def _register_lvis(name: str, file: Path, coco: Path, classes: Vocabulary, *, training: bool) -> None:
-    # LVIS annotates COCO's images; "coco_url" says in which of its folders one lies.
+    # LVIS annotates COCO's images; "coco_url" names the folder of each.
     register_open_vocab_dataset(name, file, coco, **class_lists(classes), evaluator_type="ov_lvis", training=training)
 
 
@@ -106,7 +134,7 @@ def _register_panoptic(name: str, coco: Path) -> None:
 
 
 def _register_images(name: str, images: Callable[[], list[tuple[str, int | str]]]) -> None:
-    """Images without annotations, for distillation, which needs no boxes: none is left out for the lack of them."""
+    """Images for distillation, which needs no boxes: images without annotations are included."""
     register(name, lambda: [{"file_name": path, "image_id": image_id} for path, image_id in images()])
 
 

@@ -42,7 +42,7 @@ def folder_list(folder: str | Path) -> list[tuple[str, str]]:
     """Every image file below a folder, sorted by path, which is also its id.
 
     Raises:
-        DataError: the folder is missing or holds no image.
+        DataError: The folder is missing or holds no image.
     """
     if not os.path.isdir(folder):
         raise DataError(f"{folder} is not a folder of images.")
@@ -61,7 +61,7 @@ def coco_folder_list(folder: str | Path) -> list[tuple[str, int]]:
     """Every image of a folder of COCO's, without its annotation file: the file's name is the id.
 
     Raises:
-        DataError: as folder_list; or a file's name is no number.
+        DataError: As folder_list; or a file's name is not a number.
     """
     pairs = folder_list(folder)
     wrong = [path for path, _ in pairs if not Path(path).stem.isdecimal()]
@@ -74,7 +74,7 @@ def coco_list(json_file: str | Path, image_root: str | Path) -> list[tuple[str, 
     """The images of a COCO or LVIS JSON with its ids; of its keys only "images" is needed.
 
     Raises:
-        DataError: the file is absent, malformed or empty, or its images are not below `image_root`.
+        DataError: The file is absent, malformed or empty, or its images are not below `image_root`.
     """
     images = read_annotation_file(json_file, keys=("images",))["images"]
     if not images:
@@ -89,10 +89,10 @@ def voc_list(root: str | Path, list_file: str = VOC_LIST) -> list[tuple[str, str
 
     Args:
         root: e.g. VOCdevkit/VOC2012, with JPEGImages and ImageSets.
-        list_file: relative to `root`; the first word of each line is a name.
+        list_file: File relative to `root`; the first word of each line is a name.
 
     Raises:
-        DataError: the list is absent or empty, or its images are.
+        DataError: The list is absent or empty, or its images are.
     """
     path = Path(root) / list_file
     try:
@@ -114,7 +114,7 @@ def ade20k_list(root: str | Path, images: str = ADE20K_IMAGES) -> list[tuple[str
 
     Args:
         root: e.g. ADEChallengeData2016.
-        images: folder below it.
+        images: Folder below it.
     """
     return [(path, Path(path).stem) for path, _ in folder_list(Path(root) / images)]
 
@@ -129,7 +129,7 @@ def image_path(image: dict, image_root: Path) -> Path:
 
 
 def _require_most(pairs: Sequence[tuple[str, int | str]], source: str) -> None:
-    """DataError when most images are absent: a wrong root. Single ones are the reader's to report and count."""
+    """Raise DataError if most images are absent: a wrong root. The reader reports and counts single ones."""
     some = [path for path, _ in pairs[:: max(1, len(pairs) // _LOOKED_AT)]]
     absent = [path for path in some if not os.path.isfile(path)]
     if len(absent) > len(some) / 2:

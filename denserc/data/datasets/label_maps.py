@@ -1,7 +1,7 @@
 """Label conversions: from the values of the official files to class indices.
 
 A conversion takes (H, W) values as stored and returns (H, W) indices, uint8 or uint16, with the set's ignore label. A
-value that the official files never contain is an error: it tells of the wrong files, e.g. labels that were converted
+value that the official files never contain is an error: it indicates the wrong files, e.g. labels that were converted
 before.
 """
 

@@ -23,11 +23,11 @@ class PanopticRegions(Sequence):
 
     Args:
         json_file: COCO panoptic JSON.
-        png_root: folder of its PNG files.
-        image_root: folder of the pictures.
+        png_root: Folder of its PNG files.
+        image_root: Folder of the pictures.
 
     Raises:
-        DataError: the JSON is absent or malformed; on access, a PNG that is absent or does not fit the JSON.
+        DataError: The JSON is absent or malformed; on access, a PNG that is absent or does not fit the JSON.
     """
 
     def __init__(self, json_file: str | Path, png_root: str | Path, image_root: str | Path):
@@ -102,7 +102,7 @@ def register_panoptic_regions(
     `is_thing`.
 
     Args:
-        png_roots: folders that may hold the PNG files, the first that exists is used.
+        png_roots: Folders that may hold the PNG files, the first that exists is used.
     """
     png_roots = [Path(root) for root in png_roots]
 

@@ -41,12 +41,12 @@ def register_open_vocab_dataset(
     also thing_dataset_id_to_contiguous_id and, for LVIS files, class_frequency {name: "f" | "c" | "r"}.
 
     Args:
-        base, novel: class names as the file's categories have them.
-        evaluator_type: which evaluator measures the set, "ov_coco" or "ov_lvis".
-        training: boxes of novel classes are never given out, and the file need not know those classes.
+        base, novel: Class names as the file's categories have them.
+        evaluator_type: Evaluator of the set, "ov_coco" or "ov_lvis".
+        training: Boxes of novel classes are never given out, and the file need not know those classes.
 
     Raises:
-        DataError: names that are not unique; on loading, classes that the file's categories lack.
+        DataError: Names that are not unique; on loading, classes that the file's categories lack.
     """
     vocabulary = Vocabulary((*base, *novel), novel=novel)
 
@@ -71,21 +71,28 @@ def register_open_vocab_dataset(
     )
 
 
-def dataset_vocabulary(name: str) -> Vocabulary:
+def dataset_vocabulary(name: str, *, training: bool = False) -> Vocabulary:
     """The vocabulary of a registered open-vocabulary set.
 
+    Args:
+        name: Registered name of the set.
+        training: The vocabulary to learn with: a semantic training set leaves out its novel classes, see
+            `denserc.data.datasets.semantic`.
+
     Raises:
-        DataError: the name is not registered, or without classes.
+        DataError: The name is not registered, or without classes.
     """
     if name not in DatasetCatalog:
         raise DataError(f"No data set {name!r} is registered; registered are {sorted(DatasetCatalog.list())}.")
     metadata = MetadataCatalog.get(name)
     semantic = str(metadata.get("evaluator_type")).endswith("sem_seg")  # Detectron2's own sets have both kinds of names
-    names = metadata.get("text_classes") or metadata.get("stuff_classes" if semantic else "thing_classes")
+    names = metadata.get("training_classes") if training else None
+    names = names or metadata.get("text_classes") or metadata.get("stuff_classes" if semantic else "thing_classes")
     if names is None:
-        DatasetCatalog.get(name)  # a set that is absent says here what to do
+        DatasetCatalog.get(name)  # the error of an absent set names the remedy
         raise DataError(f"The data set {name!r} is registered without classes.")
-    return Vocabulary(names, novel=[one for one in metadata.get("novel_classes", ()) if one != BACKGROUND])
+    novel = [one for one in metadata.get("novel_classes", ()) if one != BACKGROUND]
+    return Vocabulary(names, novel=[one for one in novel if one in names] if training else novel)
 
 
 def register_from_yaml(path: str | Path) -> tuple[str, ...]:
@@ -94,7 +101,7 @@ def register_from_yaml(path: str | Path) -> tuple[str, ...]:
     Example (paths are relative to the description; "train" or "val" may be left out)::
 
         name: birds                  # registers birds_train and birds_val
-        base: [sparrow, robin]       # or a file: a JSON list, or one name a line
+        base: [sparrow, robin]       # or a file: a JSON list, or one name per line
         novel: [kingfisher]
         train: {annotations: train.json, images: images/train}
         val: {annotations: val.json, images: images/val}
@@ -105,14 +112,14 @@ def register_from_yaml(path: str | Path) -> tuple[str, ...]:
 
         name: street                 # registers street_train and street_val
         classes: [road, sky, tree]   # value k of the label files is the k-th, from 0; or a file, as above
-        novel: [tree]                # those that count as unseen in evaluation
+        novel: [tree]                # kept from training, pixels and name; "unseen" in evaluation
         ignore: 255                  # the default
         train: {images: images/train, labels: labels/train}
         val: {images: images/val, labels: labels/val}
 
     Raises:
-        ConfigurationError: a key that is unknown or missing.
-        DataError: the description or a class list cannot be read.
+        ConfigurationError: A key that is unknown or missing.
+        DataError: The description or a class list cannot be read.
     """
     path = Path(path)
     try:

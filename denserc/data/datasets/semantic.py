@@ -6,7 +6,11 @@ sem_seg_root, base_classes, novel_classes, training; and, as a model may be aske
 
 - text_classes, the names that a model distinguishes, never "background";
 - prediction_labels, the scored class of each label that a model gives: of its T names, then, where the set has a
-  background, of T, which is how a model says "none of them";
+  background, of T, a model's answer "none of them";
+- training_classes, of training sets: the text_classes that are not novel, with which a model learns. Their labels are
+  those of the mapped label maps. CAT-Seg's loss makes each class of the vocabulary a negative of all pixels that do not
+  have its label. A novel class is never labeled in training, so its name would be learned as a negative everywhere,
+  also on the pixels that show it. The published COCO-Stuff has no novel classes: all 171 names are learned;
 - benchmark, the key of the protocols of `denserc.segmentation.dense`, or "".
 """
 
@@ -35,13 +39,13 @@ class SemanticSet:
     """A published set, below the root of all data.
 
     Args:
-        name: Registered name.
+        name: Registered name of the set.
         images: Folders that may hold the images; the first that exists is used.
         labels: Folder of the label files.
         vocabulary: Published vocabulary that a model is asked with.
         count: Number of label files.
         background: Place of "background" among the scored classes: "", "first", or "rest", which is after VOC's 20
-            and stands for every name beyond them.
+            and represents every name beyond them.
         ignore_label: Value of pixels that are not scored.
         benchmark: See the module.
         training: The set is trained on.
@@ -66,7 +70,7 @@ _CITYSCAPES = "cityscapes"
 _VAL_IMAGES = (f"{_COCO}/images/val2017", "coco/val2017")
 _TRAIN_IMAGES = (f"{_COCO}/images/train2017", "coco/train2017")
 
-# The names of CAT-Seg's registrations, and four more sets named alike.
+# The names of CAT-Seg's registrations, and four more sets with similar names.
 SEMANTIC_SETS = (
     SemanticSet(
         "coco_2017_train_stuff_all_sem_seg", _TRAIN_IMAGES, f"{_COCO}/annotations_detectron2/train2017", "coco_stuff",
@@ -164,14 +168,15 @@ def register_semantic_dataset(
         image_roots: Folder of the images, or several of which the first that exists is used.
         label_root: Folder of the label files, PNG or TIFF with one channel of 8 or 16 bits.
         classes: Class k is value k of the label files. One of them may be "background".
-        novel: Those that training has not seen: the "unseen" ones of the evaluation.
+        novel: Names that training has not used: the "unseen" ones of the evaluation.
         text_classes, prediction_labels: See the module; None derives them from `classes`.
         ignore_label: Value of pixels that are not scored.
-        training: Pixels of novel classes are never learned from: records get a "sem_seg_table" (`learned_labels`).
+        training: Pixels and names of novel classes are never learned: records get a "sem_seg_table" (`learned_labels`)
+            whose labels are indices of "training_classes".
 
     Raises:
         DataError: Names that are not unique or empty; a novel name that is not a class; labels for another number of
-            predictions than the names have.
+            predictions than the names have; a training set whose classes are all novel.
     """
     Vocabulary(classes, novel=novel)
     background = [i for i, one in enumerate(classes) if one == BACKGROUND]
@@ -192,12 +197,16 @@ def register_semantic_dataset(
     def image_root() -> Path:
         return next((root for root in roots if root.is_dir()), roots[0])
 
-    learned = {}
-    if training and (novel or background):
-        hidden = set(novel)
-        label_of = {k: label for label, k in enumerate(prediction_labels) if label < len(asked)}
-        table = [label_of.get(k, -1) if one not in hidden else -1 for k, one in enumerate(classes)]
-        learned = {"sem_seg_table": np.array([*table, -1], dtype=np.int32)}
+    learned, training_classes = {}, {}
+    if training:
+        kept = [label for label, one in enumerate(asked.names) if one not in asked.novel]
+        if not kept:
+            raise DataError(f"{name} has nothing to learn: all of its {len(asked)} classes are novel.")
+        training_classes = {"training_classes": [asked.names[label] for label in kept]}
+        if novel or background:
+            label_of = {prediction_labels[label]: i for i, label in enumerate(kept)}
+            table = [label_of.get(k, -1) for k in range(len(classes))]
+            learned = {"sem_seg_table": np.array([*table, -1], dtype=np.int32)}
     register(
         name,
         lambda: [{**record, **learned} for record in semantic_records(image_root(), label_root)],
@@ -205,6 +214,7 @@ def register_semantic_dataset(
         base_classes=[one for one in classes if one not in set(novel)],
         novel_classes=list(novel),
         text_classes=list(asked.names),
+        **training_classes,
         prediction_labels=list(prediction_labels),
         ignore_label=ignore_label,
         image_root=str(image_root()),
@@ -219,7 +229,7 @@ def learned_labels(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Values of a label file -> labels that a model learns, -1 for background, novel classes and ignored pixels.
 
     Args:
-        labels: (H, W).
+        labels: (H, W) label map.
         table: "sem_seg_table" of a training record: the label of each class, and -1 for all larger values.
     """
     return table[np.minimum(labels, len(table) - 1)]

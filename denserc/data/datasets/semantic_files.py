@@ -1,4 +1,4 @@
-"""Label files of semantic sets, derived from the official files alone; and from COCO panoptic or instance annotations.
+"""Label files of semantic sets, derived from only the official files; and from COCO panoptic or instance annotations.
 
 `plan` lists what is read and written; `write_label_files` checks the number of files before it writes any.
 """
@@ -92,7 +92,7 @@ def write_label_files(
     Args:
         expected: Number of jobs, asserted before anything is written; None for any.
         ignore: Files that hold this value only are left out; None leaves none out.
-        workers: Threads.
+        workers: Number of threads.
 
     Raises:
         DataError: Another number of files, or a value that the official files do not hold.

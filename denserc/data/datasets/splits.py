@@ -31,10 +31,10 @@ class SplitCounts:
     """Counts of a split file.
 
     Args:
-        images: number of images.
-        annotations: number of annotations, crowds among them.
-        crowds: number of annotations that are crowd regions.
-        per_class: annotations per class name, classes without any included.
+        images: Number of images.
+        annotations: Number of annotations, crowds among them.
+        crowds: Number of annotations that are crowd regions.
+        per_class: Annotations per class name, classes without any included.
     """
 
     images: int
@@ -60,16 +60,16 @@ class SplitCounts:
 
 
 def ov_train_split(coco: dict, vocabulary: Vocabulary) -> dict:
-    """The training file: annotations of base classes alone, and the images that have any.
+    """The training file: only annotations of base classes, and the images that have any.
 
-    All classes of the vocabulary stay in "categories", so that train and val number them alike; category ids and
+    All classes of the vocabulary stay in "categories", so that train and val number them equally; category ids and
     everything else are kept as they are.
 
     Args:
-        coco: the content of a COCO instances file.
+        coco: The content of a COCO instances file.
 
     Raises:
-        DataError: a class of the vocabulary is not among the file's categories.
+        DataError: A class of the vocabulary is not among the file's categories.
     """
     return _subset(coco, vocabulary, annotated=vocabulary.base)
 
@@ -83,7 +83,7 @@ def lvis_norare_split(lvis: dict) -> dict:
     """LVIS without the annotations of rare classes; all images and categories stay.
 
     Raises:
-        DataError: the categories carry no "frequency".
+        DataError: The categories carry no "frequency".
     """
     _check_keys(lvis)
     if not all(c.get("frequency") in ("f", "c", "r") for c in lvis["categories"]):
@@ -93,26 +93,18 @@ def lvis_norare_split(lvis: dict) -> dict:
 
 
 def split_by_images(coco: dict, val_share: float, *, seed: int = 0) -> tuple[dict, dict]:
-    """A training and a validation file from one: images are drawn at random, categories stay alike in both.
+    """A training and a validation file from one: images are drawn at random, categories stay the same in both.
 
     Args:
-        val_share: of the images that go to the validation file, 0 to 1; at least one of them where it is above 0, and
-            at least one stays where it is below 1.
-        seed: of the draw; the order of the images in the file does not matter.
+        val_share: Share of the images that go to the validation file, 0 to 1. At least one image goes there where it is
+            above 0, and at least one stays where it is below 1.
+        seed: Seed of the draw; the order of the images in the file does not matter.
 
     Raises:
-        DataError: the share is not within 0 and 1, or the file has too few images.
+        DataError: The share is not within 0 and 1, or the file has too few images.
     """
     _check_keys(coco)
-    if not 0 <= val_share <= 1:
-        raise DataError(f"The share of validation images lies between 0 and 1; got {val_share}.")
-    ids = sorted((image["id"] for image in coco["images"]), key=str)
-    if 0 < val_share < 1 and len(ids) < 2:
-        raise DataError(f"{len(ids)} images cannot be split in two.")
-    number = round(val_share * len(ids))
-    if 0 < val_share < 1:
-        number = min(max(number, 1), len(ids) - 1)
-    drawn = {ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:number]}
+    drawn = drawn_ids(sorted((image["id"] for image in coco["images"]), key=str), val_share, seed=seed)
 
     def part(in_val: bool) -> dict:
         return {
@@ -122,6 +114,22 @@ def split_by_images(coco: dict, val_share: float, *, seed: int = 0) -> tuple[dic
         }
 
     return part(False), part(True)
+
+
+def drawn_ids(ids: Sequence, val_share: float, *, seed: int = 0) -> set:
+    """Draw the ids of the validation set; see `split_by_images`.
+
+    Raises:
+        DataError: The share is not within 0 and 1, or there are too few ids.
+    """
+    if not 0 <= val_share <= 1:
+        raise DataError(f"The share of validation images lies between 0 and 1; got {val_share}.")
+    if 0 < val_share < 1 and len(ids) < 2:
+        raise DataError(f"{len(ids)} images cannot be split in two.")
+    number = round(val_share * len(ids))
+    if 0 < val_share < 1:
+        number = min(max(number, 1), len(ids) - 1)
+    return {ids[i] for i in np.random.default_rng(seed).permutation(len(ids))[:number]}
 
 
 def count(coco: dict) -> SplitCounts:
@@ -169,16 +177,16 @@ def write_ov_coco_splits(
     """Derive the open-vocabulary files from COCO instances files and write them with the classes.
 
     Args:
-        out: folder for instances_train2017_base.json, instances_val2017_all.json and classes.json.
-        vocabulary: its novel part is what training must not see.
-        train_json, val_json: the complete annotation files; None leaves that split out.
-        expected_train_images, expected_val_images: asserted before anything of that split is written.
+        out: Folder for instances_train2017_base.json, instances_val2017_all.json and classes.json.
+        vocabulary: Vocabulary whose novel part is kept from training.
+        train_json, val_json: The complete annotation files; None leaves that split out.
+        expected_train_images, expected_val_images: Numbers of images, checked before anything of that split is written.
 
     Returns:
         {file name: counts} of the files written.
 
     Raises:
-        DataError: a file that cannot be used, a class that it lacks, counts that differ from those expected.
+        DataError: A file that cannot be used, a class that it lacks, counts that differ from those expected.
     """
     out = Path(out)
     counts = {}

@@ -1,4 +1,4 @@
-"""Objects365 and Pascal VOC as annotation files for zero-shot transfer, derived from the official files alone."""
+"""Objects365 and Pascal VOC as annotation files for zero-shot transfer, derived from only the official files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +23,11 @@ def objects365_names(content: dict, vocabulary: Vocabulary, misspelt: Mapping[st
     ("tissue ") and, in v2, misspelt names. Category ids stay the file's, so annotations are untouched.
 
     Args:
-        content: of an official file; not changed.
+        content: Content of an official file; not changed.
         misspelt: {name of the vocabulary: as the official file spells it}.
 
     Raises:
-        DataError: the file's classes are not those of the vocabulary, each once.
+        DataError: The file's classes are not those of the vocabulary, each once.
     """
     by_name = categories_by_name(content["categories"])
     found = find_names(vocabulary.names, by_name, misspelt)
@@ -60,12 +60,12 @@ def write_objects365(
     """Write an official Objects365 file with the vocabulary's names; returns its counts.
 
     Args:
-        image_root: where its images lie. When the first of them does not lie there by the file's own name but by its
+        image_root: Folder of its images. When the first of them is not there by the file's own name but by its
             last two parts (the patches unpacked side by side), names are shortened to these.
-        expected_images: asserted before anything is written.
+        expected_images: Number of images, checked before anything is written.
 
     Raises:
-        DataError: see objects365_names; or another number of images.
+        DataError: See objects365_names; or another number of images.
     """
     content = objects365_names(read_annotation_file(json_file), vocabulary, misspelt)
     counts = count(content)
@@ -88,11 +88,11 @@ def voc_annotations(root: str | Path, image_set: str, names: Sequence[str]) -> d
 
     Args:
         root: e.g. VOCdevkit/VOC2007.
-        image_set: a list in ImageSets/Main, e.g. "test".
-        names: class names, in the order of the category ids from 1; spellings as in `find_names`.
+        image_set: A list in ImageSets/Main, e.g. "test".
+        names: Class names, in the order of the category ids from 1; spellings as in `find_names`.
 
     Raises:
-        DataError: a list, an annotation or an image's folder is absent or malformed, or a class is not in `names`.
+        DataError: A list, an annotation or an image's folder is absent or malformed, or a class is not in `names`.
     """
     root = Path(root)
     images, annotations = [], []

@@ -1,4 +1,4 @@
-"""Pillow's bicubic resizing of many windows of many images at once, on any device, to the last bit.
+"""Pillow's bicubic resizing of many windows of many images at once, on any device, bitwise identical.
 
 Pillow resizes the columns, rounds to 8 bits, and resizes the rows (Resample.c; `squares.resize` keeps that order). Each
 output is a sum of a few input pixels, the taps, with weights in 22-bit fixed point; so integers give the same numbers
@@ -25,7 +25,7 @@ class Windows:
         width: (R,) of the image.
         boxes: (R, 4) in the image, each at least one pixel wide and high.
         content: (R, 2) size to which the window is resized, at most the square's.
-        corner: (R, 2) where its upper left corner lies in the square, (y, x); what it leaves is black.
+        corner: (R, 2) position of its upper left corner in the square, (y, x); the rest is black.
     """
 
     first: torch.Tensor
@@ -63,7 +63,7 @@ def _taps(
     """One axis of R windows: for each of S outputs the pixels of the window to add up, and their weights.
 
     Returns:
-        (K, R, S) int64 places in the window, and (K, R, S) int32 weights * 2^22; 0 for what is no tap.
+        (K, R, S) int64 places in the window, and (K, R, S) int32 weights * 2^22; 0 for positions without a tap.
     """
     largest = max([1.0, *(lengths.double() / contents).tolist()])  # how much the axis shrinks
     taps = torch.arange(math.ceil(4 * largest), dtype=torch.float64)[:, None, None]
@@ -104,7 +104,7 @@ def _weighted(
         source: (M, C) uint8.
         start: (N,) row of the source where a list of S outputs begins.
         table: (N,) which of the R lists of taps it takes.
-        taps: of `_taps`.
+        taps: Result of `_taps`.
 
     Returns:
         (N, S, C) uint8.

@@ -20,7 +20,7 @@ def read_labels(path: str | Path) -> np.ndarray:
     with the pixels as stored.
 
     Raises:
-        DataError: the file is absent, unreadable, or has several channels.
+        DataError: The file is absent, unreadable, or has several channels.
     """
     try:
         with Image.open(path) as image:
@@ -52,7 +52,7 @@ def read_rgb_labels(path: str | Path) -> np.ndarray:
 
 
 def label_size(path: str | Path) -> tuple[int, int]:
-    """(h, w) of a label file, from its header alone; errors as `read_labels`."""
+    """(h, w) of a label file, from only its header; errors as `read_labels`."""
     try:
         with Image.open(path) as image:
             return image.height, image.width
@@ -64,11 +64,11 @@ def write_labels(path: str | Path, labels: np.ndarray) -> None:
     """Write a label map whole or not at all, with the bits of its type.
 
     Args:
-        path: ending in ".png", ".tif" or ".tiff"; its folder is made.
+        path: File ending in ".png", ".tif" or ".tiff"; its folder is made.
         labels: (H, W) uint8 or uint16.
 
     Raises:
-        DataError: another shape or type.
+        DataError: Another shape or type.
     """
     if labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
         raise DataError(f"A label map must be (H, W) uint8 or uint16; got {labels.shape} {labels.dtype}.")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 class BicubicKernel(Enum):
     """Whose bicubic, antialiased resizing of uint8 pixels."""
 
-    PILLOW = "pillow"  # the originals' pixels
+    PILLOW = "pillow"  # CLIPSelf's and DeCLIP's pixels
     TORCHVISION = "torchvision_uint8"  # the kernel behind torchvision's: several times as fast, 0.4% of values differ
 
 
@@ -29,7 +29,7 @@ def resize(
     if resampling is BicubicKernel.PILLOW:
         picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
         # Columns, then rows, in two calls: Pillow 13 resizes the rows first where much height is lost, to other pixels
-        # (it rounds in between); the originals' Pillow never did. One call is these two passes too.
+        # (it rounds in between); the Pillow of CLIPSelf's time never did. One call is these two passes too.
         columns = picture.resize((size[1], picture.height), Image.Resampling.BICUBIC)
         return np.asarray(columns.resize(size[::-1], Image.Resampling.BICUBIC), dtype=np.uint8)
     return _interpolate(torch.from_numpy(np.require(image, np.uint8, ["C", "W"]))[None], size)[0]
@@ -53,7 +53,7 @@ def resize_all(images: Sequence[np.ndarray], size: tuple[int, int], resampling: 
 def _interpolate(pixels: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
     """(K, h, w, 3) uint8 -> (K, *size, 3), both row by row.
 
-    Channels last is the layout that the kernel reads without repacking, and it writes what it reads; it tells the
+    Channels last is the layout that the kernel reads without repacking, and it writes what it reads; it informs the
     layout by the strides, so one image must have a batch's (NumPy's `[None]` gives a stride of 0).
     """
     resized = F.interpolate(pixels.permute(0, 3, 1, 2), size=tuple(size), mode="bicubic", antialias=True)

@@ -1,7 +1,7 @@
 """Class names of a vocabulary against those of a file: by name, never by position.
 
 Data sets spell one class in several ways: Objects365 v1 has "tissue " in some files and "tissue" in others, and
-"cabinet/shelf" where the published list says "cabinet / shelf"; Pascal VOC writes "diningtable". A name is therefore
+"cabinet/shelf" for the published list's "cabinet / shelf"; Pascal VOC writes "diningtable". A name is therefore
 looked for as it is, then without surrounding blanks, then with neither blanks nor capitals.
 """
 
@@ -19,12 +19,12 @@ def without_blanks(name: str) -> str:
 def find_names(names: Iterable[str], held: Iterable[str], aliases: Mapping[str, str] | None = None) -> dict[str, str]:
     """Find the held name that each name means; names that are not held are left out.
 
-    A spelling that two of the names held share without blanks and capitals is found by its exact name alone.
+    A spelling that two of the names held share without blanks and capitals is found only by its exact name.
 
     Args:
-        names: names to find.
-        held: names of a file.
-        aliases: other spellings, {name: how the file may write it}.
+        names: Names to find.
+        held: Names of a file.
+        aliases: Other spellings, {name: possible spelling in the file}.
     """
     held = list(held)
     stripped = {name.strip(): name for name in held}
@@ -63,11 +63,11 @@ def category_ids(categories: Sequence[dict], names: Iterable[str], optional: Ite
     """The category id of each name, in the order of `names`; spellings as in `find_names`.
 
     Args:
-        names: names to find.
-        optional: those of them that may be absent, and are then left out.
+        names: Names to find.
+        optional: Names that may be absent, and are then left out.
 
     Raises:
-        DataError: lists every absent name with the closest one that the file has; or two names mean one category.
+        DataError: Lists every absent name with the closest one that the file has; or two names mean one category.
     """
     by_name, names, optional = categories_by_name(categories), list(names), set(optional)
     found = find_names(names, by_name)

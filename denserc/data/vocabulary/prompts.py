@@ -123,7 +123,7 @@ def build_prompts(name: str, templates: Sequence[str]) -> list[str]:
     """One sentence per template.
 
     Raises:
-        DataError: the name is blank, or a template lacks its {}.
+        DataError: The name is blank, or a template lacks its {}.
     """
     check_templates(templates)
     noun = clean_name(name)

@@ -101,10 +101,10 @@ def vocabulary(name: str) -> Vocabulary:
 
 
 def read_class_list(path: str | Path) -> tuple[str, ...]:
-    """Class names from a user's file: a JSON list of strings, or plain text with one name a line.
+    """Class names from a user's file: a JSON list of strings, or plain text with one name per line.
 
     Raises:
-        DataError: the file is absent, not readable as either, or holds no names.
+        DataError: The file is absent, not readable as either, or holds no names.
     """
     path = Path(path)
     try:

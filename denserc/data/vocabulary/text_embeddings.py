@@ -49,11 +49,11 @@ def embed_names(
 
     Args:
         names: C unique names, as in the vocabulary (`build_prompts` rewrites "_" and "/").
-        cache_dir: where to keep the result, under a digest of fingerprint, names and templates; None for nowhere.
-        batch_size: sentences per call of the text tower.
+        cache_dir: Folder for the result, under a digest of fingerprint, names and templates; None keeps nothing.
+        batch_size: Sentences per call of the text tower.
 
     Raises:
-        DataError: no names, a name twice, or a template without {}.
+        DataError: No names, a name twice, or a template without {}.
     """
     names, templates = tuple(names), tuple(templates)
     _check_names(names)
@@ -99,7 +99,7 @@ def average_templates(vectors: torch.Tensor, templates: int) -> torch.Tensor:
 
 
 def save_text_embeddings(path: str | Path, embeddings: TextEmbeddings) -> None:
-    """Write as safetensors with names, templates and fingerprint; a reader never sees half a file."""
+    """Write as safetensors with names, templates and fingerprint; a reader never receives half a file."""
     metadata = {
         "format": _FORMAT,
         "names": json.dumps(embeddings.names, ensure_ascii=False),
@@ -113,15 +113,15 @@ def save_text_embeddings(path: str | Path, embeddings: TextEmbeddings) -> None:
 def load_text_embeddings(path: str | Path, names: Sequence[str] | None = None) -> TextEmbeddings:
     """Read text embeddings; rows are normalized.
 
-    Formats: .safetensors of `save_text_embeddings`; the originals' .pt, {name: (E,) vector}; the originals' .npy,
+    Formats: .safetensors of `save_text_embeddings`; CLIPSelf's .pt, {name: (E,) vector}; CLIPSelf's .npy,
     (C, E) rows without names, for which `names` gives the rows' order.
 
     Args:
-        names: for .npy the names of the rows; for the others, the names wanted, in the order wanted, with blanks and
-            capitals as `find_names` allows.
+        names: Names of the rows for .npy; otherwise the names to return, in this order, with blanks and capitals as
+            `find_names` allows.
 
     Raises:
-        DataError: the file is absent, of another format, or lacks a name.
+        DataError: The file is absent, of another format, or lacks a name.
     """
     path = Path(path)
     if not path.is_file():

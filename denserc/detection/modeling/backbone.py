@@ -27,13 +27,13 @@ class FViTBackbone(Backbone):
     The encoder, its gates included, is always in eval mode, runs without gradient and has no trainable parameter.
 
     Args:
-        encoder: denserc.construction.DenseEncoder, or what offers patch_size, embed_dim, width and
+        encoder: A denserc.construction.DenseEncoder, or a module with patch_size, embed_dim, width and
             forward_with_maps(images, blocks, dense) as it does.
-        blocks: indices of the four blocks whose residual stream is used.
-        upsampler, pyramid: the trained parts.
+        blocks: Indices of the four blocks whose residual stream is used.
+        upsampler, pyramid: The trained parts.
         out_channels: C of the pyramid.
-        precision: of the encoder's arithmetic; its weights and the maps that it gives are float32.
-        cache: of the encoder's maps in training; None: they are computed each time.
+        precision: Precision of the encoder's arithmetic; its weights and output maps are float32.
+        cache: Cache of the encoder's maps in training; None computes them each time.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class FViTBackbone(Backbone):
         """The trained parts from the configuration, over a built encoder.
 
         Args:
-            about: what the encoder is, for the cache of its maps.
+            about: Identity of the encoder, for the cache of its maps.
         """
         blocks = cfg.MODEL.FVIT.BLOCKS
         if len(blocks) != len(MapUpsampler.SCALES):
@@ -98,8 +98,8 @@ class FViTBackbone(Backbone):
         """(B, 3, H, W) normalized images; H and W multiples of the patch size.
 
         Args:
-            views: in training, a name of each image (`view_digest`): each is encoded by itself, so that its maps
-                depend on no other image to the last bit, and looked for in the cache, if there is one.
+            views: In training, the name of each image (`view_digest`). Each is then encoded by itself, so that its maps
+                are bitwise independent of other images, and taken from the cache, if there is one.
 
         Returns:
             "p2" ... "p6": (B, C, ., .) at strides patch / 4 ... 4 x patch; outside of training also
@@ -118,7 +118,7 @@ class FViTBackbone(Backbone):
 
     @torch.no_grad()
     def _encode(self, images: torch.Tensor) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
-        """The dense map (outside of training) and the four blocks' maps, float32, whatever autocast is around."""
+        """The dense map (outside of training) and the four blocks' maps, float32 under any autocast."""
         dtype = self.precision.dtype
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             dense, maps = self.encoder.forward_with_maps(images, self.blocks, dense=not self.training)

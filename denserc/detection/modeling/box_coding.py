@@ -17,8 +17,8 @@ class BoxCoder:
     """Encodes a target box relative to a reference box as (dx, dy, dw, dh), each multiplied by a weight.
 
     Args:
-        weights: of dx, dy, dw, dh: the inverse of the original's standard deviations (.1 .1 .2 .2 -> 10 10 5 5).
-        size_clamp: limit of dw and dh when decoding.
+        weights: Weights of dx, dy, dw, dh: the inverse of MMDetection's standard deviations (.1 .1 .2 .2 -> 10 10 5 5).
+        size_clamp: Limit of dw and dh when decoding.
     """
 
     def __init__(self, *, weights: Sequence[float], size_clamp: SizeClamp = SizeClamp.TWO_SIDED):

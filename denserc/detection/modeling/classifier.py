@@ -18,9 +18,9 @@ class FusionExponents:
     """Weight of the frozen encoder's score, between 0 (not used) and 1 (only it is used).
 
     Args:
-        base: for base classes and for the background (alpha).
-        novel: for novel classes (beta).
-        unsplit: for all classes and the background of a vocabulary that names no novel class, as in transfer.
+        base: Exponent for base classes and for the background (alpha).
+        novel: Exponent for novel classes (beta).
+        unsplit: Exponent for all classes and the background of a vocabulary without novel classes, as in transfer.
     """
 
     base: float
@@ -58,9 +58,9 @@ class CosineClassifier(nn.Module):
     """cosine x temperature.
 
     Args:
-        temperature: its initial or fixed value.
-        learned: whether it is trained.
-        test_temperature: replaces it outside of training, whatever was learned; None: it does not.
+        temperature: Initial or fixed temperature.
+        learned: True to train the temperature.
+        test_temperature: Temperature outside of training; None for the trained or fixed one.
     """
 
     def __init__(self, *, temperature: float, learned: bool = True, test_temperature: float | None = None):
@@ -71,7 +71,7 @@ class CosineClassifier(nn.Module):
     def forward(self, features: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
         """Features (R, E), of any length, and unit vectors (C + 1, E) -> logits (R, C + 1).
 
-        A feature of only zeros (every unit dead after the last ReLU) has the cosine 0 to all classes; the original
+        A feature of only zeros (every unit dead after the last ReLU) has the cosine 0 to all classes; MMDetection F-ViT
         divides by its length without an epsilon and gets NaN.
         """
         fixed = not self.training and self.test_temperature is not None
@@ -93,8 +93,8 @@ def masked_cross_entropy(
     Args:
         logits: (R, C + 1).
         labels: (R,) int64, C for the background. Samples labeled novel have weight 0.
-        novel: (C,) bool.
-        background_weight: weight of background samples; base samples have weight 1.
+        novel: (C,) bool, True for novel classes.
+        background_weight: Weight of background samples; base samples have weight 1.
     """
     weights = torch.cat([(~novel).to(logits.dtype), logits.new_tensor([background_weight])])  # (C + 1,)
     sample_weights = weights[labels]

@@ -48,10 +48,10 @@ class FeatureCache:
     """Cache of one safetensors file per view, written atomically; several processes and runs may share a folder.
 
     Args:
-        folder: made when the first maps are written.
+        folder: Folder of the cache; made when the first maps are written.
         limit_gb: 10^9 bytes that all files of the folder may take together; each process may fill an equal share of
             what is free. Beyond it maps are computed and not kept.
-        precision: see CachePrecision.
+        precision: See CachePrecision.
         about: Everything that determines the maps, except weights and device.
         encoder: The encoder of the maps; its weights are read at the first request.
     """
@@ -123,7 +123,7 @@ class FeatureCache:
                     self.root,
                     self.limit / 1e9,
                 )
-            self._free = -1  # said once
+            self._free = -1  # logged once
             return
         try:
             with atomic_path(path, durable=False) as partial:  # a damaged file is computed again

@@ -26,7 +26,7 @@ def norm_builder(name: str, key: str) -> Callable[[int], nn.Module] | None:
     parameters carry the same names in both.
 
     Args:
-        key: the configuration key, for the message.
+        key: The configuration key, for the message.
     """
     if name not in NORMS:
         raise ConfigurationError(f"{key} is {name!r}; legal are {', '.join(map(repr, NORMS))}.")
@@ -41,7 +41,7 @@ class ConvNormReLU(nn.Sequential):
     """Convolution (same size), normalization, ReLU; the convolution has a bias only without normalization.
 
     Args:
-        norm: a layer from `norm_builder`, or None. It may be shared with other convolutions.
+        norm: A layer from `norm_builder`, or None. It may be shared with other convolutions.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel: int = 3, norm: nn.Module | None = None):
@@ -61,8 +61,8 @@ class MaskHead(nn.Module):
 
     Args:
         in_channels: C of the pyramid.
-        num_convs, channels: the convolutions.
-        norm: builder of their normalization, or None.
+        num_convs, channels: Number of convolutions and their channels.
+        norm: Builder of their normalization, or None.
     """
 
     @configurable
@@ -101,16 +101,16 @@ def mask_targets(truth: Instances, matches: torch.Tensor, boxes: torch.Tensor, s
     """Compute the mask head's targets for the positive boxes of one image.
 
     Args:
-        truth: with gt_masks as BitMasks over the network input.
+        truth: Instances with gt_masks as BitMasks over the network input.
         matches: (R,) index of each box's ground truth.
-        boxes: (R, 4).
-        side: M.
+        boxes: (R, 4) boxes in pixels of the network input.
+        side: Side M of the targets.
 
     Returns:
         (R, M, M) float32 of 0 and 1: RoIAlign of the bitmap, at least one half.
 
     Raises:
-        ConfigurationError: the data set was loaded without masks or as polygons.
+        ConfigurationError: The data set was loaded without masks or as polygons.
     """
     masks = truth.get("gt_masks") if truth.has("gt_masks") else None
     if not isinstance(masks, BitMasks):
@@ -125,15 +125,15 @@ def mask_targets(truth: Instances, matches: torch.Tensor, boxes: torch.Tensor, s
 
 @ROI_BOX_HEAD_REGISTRY.register()
 class BoxHead(nn.Module):
-    """Shared convolutions and fully connected layers, then one of their own for class and for box.
+    """Shared convolutions and fully connected layers, then one layer each for class and for box.
 
     Args:
         in_channels: C of the pyramid.
-        resolution: K.
-        num_convs, conv_channels: the shared convolutions.
-        num_fcs, fc_width: the shared fully connected layers; F.
-        embed_dim: E.
-        norm: builder of the convolutions' normalization, or None.
+        resolution: Side K of the pooled maps.
+        num_convs, conv_channels: Number of shared convolutions and their channels.
+        num_fcs, fc_width: Number of shared fully connected layers and their width F.
+        embed_dim: Width E of the text embeddings.
+        norm: Builder of the convolutions' normalization, or None.
     """
 
     @configurable
@@ -186,7 +186,7 @@ class BoxHead(nn.Module):
         }
 
     def forward(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(R, C, K, K) -> class features (R, E), after a ReLU as the original, and differences (R, 4)."""
+        """(R, C, K, K) -> class features (R, E), after a ReLU as in MMDetection F-ViT, and differences (R, 4)."""
         if not self.training:
             # The order that convolutions compute in: reordered once, not before and after each. The head takes 13% less
             # time on a CPU (docs/SPEED.md); GPU: not measured. Not in training: on a CPU PyTorch's batch statistics in

@@ -41,7 +41,7 @@ class FViT(OpenVocabularyModel):
         test_input_size: The same outside of training; None for `input_size`.
         flip: Outside of training, combine each image with its mirror image (see `test_time_flip.infer_with_flip`).
         mask_threshold: Probability from which a pixel belongs to a mask.
-        views_alone: In training, encode each image by itself, see FViTBackbone.forward.
+        views_alone: True to encode each image of a training batch by itself, see FViTBackbone.forward.
         options: Arguments of OpenVocabularyModel.
     """
 
@@ -121,7 +121,7 @@ class FViT(OpenVocabularyModel):
         """Losses in training, detections otherwise.
 
         Args:
-            batched_inputs: one dict an image, as Detectron2's: "image" (3, h, w) RGB in 0..255;
+            batched_inputs: One dict per image, as Detectron2's: "image" (3, h, w) RGB in 0..255;
                 in training "instances" with gt_boxes, gt_classes (and gt_masks); at test optionally "height" and
                 "width" of the original image, which detections are then given in, and "score_threshold", below which
                 they are left out before their masks are enlarged. Images are padded, not resized:

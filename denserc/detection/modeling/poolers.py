@@ -21,9 +21,9 @@ def assign_levels(boxes: torch.Tensor, *, finest_scale: float, num_levels: int) 
     """Choose the map that each box is pooled from.
 
     Args:
-        boxes: (R, 4).
-        finest_scale: boxes of less than twice this side (root of the area, in pixels) go to level 0. The
-            original uses 56 for all strides; Detectron2's canonical 224 at stride 16 is the same.
+        boxes: (R, 4) boxes in pixels of the network input.
+        finest_scale: Half the side (root of the area, in pixels) below which boxes go to level 0. MMDetection F-ViT
+            uses 56 for all strides; Detectron2's canonical 224 at stride 16 is the same.
 
     Returns:
         (R,) int64 in 0 .. num_levels - 1: floor(log2(side / finest_scale + 1e-6)), clamped.
@@ -36,9 +36,9 @@ class RegionPooler(nn.Module):
     """RoIAlign (half-pixel aligned, adaptive number of samples) from the level that fits a box's size.
 
     Args:
-        resolution: K.
-        strides: pixels per cell of each level, finest first.
-        finest_scale: see assign_levels.
+        resolution: Side K of the pooled maps.
+        strides: Pixels per cell of each level, finest first.
+        finest_scale: See assign_levels.
     """
 
     def __init__(self, *, resolution: int, strides: Sequence[float], finest_scale: float):
@@ -66,7 +66,7 @@ def align(feature: torch.Tensor, rois: torch.Tensor, *, stride: float, resolutio
         feature: (B, C, h, w).
         rois: (R, 5), the index of the image and the corners in pixels.
         stride: Pixels per cell of the map.
-        resolution: K.
+        resolution: Side K of the pooled maps.
 
     Returns:
         (R, C, K, K) float32.

@@ -24,7 +24,7 @@ def grouped_nms(
 
     Args:
         boxes: (S, 4); scores: (S,); groups: (S,) int64, class or level.
-        iou: a box that overlaps a better one of its group by more than this is dropped.
+        iou: A box that overlaps a better one of its group by more than this is dropped.
 
     Returns:
         Indices of at most `limit` kept candidates, best first.
@@ -47,7 +47,7 @@ def grouped_nms(
 
 
 def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """The first `count` of a stable descending sort, without sorting a million scores for a thousand."""
+    """The first `count` of a stable descending sort, without sorting all scores."""
     rows = torch.arange(len(scores), device=scores.device)
     if count < len(scores):
         least = scores.topk(count, sorted=False).values.min()
@@ -60,12 +60,12 @@ class DetectionRules:
     """Rules by which scored boxes become detections.
 
     Args:
-        score_threshold: only scores above it count.
-        iou: of two detections that overlap by more than this and suppress each other, the worse is dropped.
-        limit: the most detections of an image, of all classes together.
-        drop_empty: leave out boxes without area, as Detectron2 does; the original keeps them.
-        suppression: see Suppression.
-        one_label: a box is a detection of its best class alone; the original makes one of every class above the
+        score_threshold: Score above which detections count.
+        iou: Largest IoU of two detections that suppress each other without dropping the worse.
+        limit: Largest number of detections per image, over all classes.
+        drop_empty: Drop boxes without area, as Detectron2 does; MMDetection F-ViT keeps them.
+        suppression: See Suppression.
+        one_label: Make one detection of a box, of its best class; MMDetection F-ViT makes one of every class above the
             threshold. Boxes of different regions may still overlap: Suppression.CLASS_AGNOSTIC forbids that.
     """
 
@@ -110,10 +110,10 @@ def select_detections(
 def to_original_size(result: Instances, size: tuple[int, int], *, mask_threshold: float = 0.5) -> Instances:
     """Detections in the pixels of an image of another size.
 
-    Unlike Detectron2's function of this purpose it drops no empty box, as the original.
+    Unlike Detectron2's function, and like MMDetection F-ViT, it keeps empty boxes.
 
     Args:
-        result: detections in network pixels; pred_masks, if any, are (R, 1, M, M) probabilities.
+        result: Detections in network pixels; pred_masks, if any, are (R, 1, M, M) probabilities.
         size: (h, w) of the image as it was read.
 
     Returns:
@@ -128,7 +128,7 @@ def to_original_size(result: Instances, size: tuple[int, int], *, mask_threshold
 
 
 def original_size(one: dict, result: Instances) -> tuple[int, int]:
-    """(h, w) of the image of an input as it was read; that of the network input where the input does not say."""
+    """(h, w) of the image file of an input; that of the network input where the input has none."""
     return one.get("height", result.image_size[0]), one.get("width", result.image_size[1])
 
 

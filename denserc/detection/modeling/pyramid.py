@@ -17,7 +17,7 @@ class FeaturePyramid(nn.Module):
 
     Args:
         in_channels: D, the same for all inputs.
-        out_channels: C.
+        out_channels: Output channels C.
         num_inputs: Number of input maps.
         norm: Builder of the normalization after each convolution, or None.
     """
@@ -35,7 +35,7 @@ class FeaturePyramid(nn.Module):
 
     @property
     def projections(self) -> list[nn.Conv2d]:
-        """The 1 x 1 convolutions that come first, one a map."""
+        """The 1 x 1 convolutions that come first, one per map."""
         return [lateral[0] for lateral in self.laterals]
 
     def from_projected(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -62,7 +62,7 @@ class MapUpsampler(nn.Module):
     """Equal-sized maps -> a pyramid: x 4, x 2, x 1, / 2 (F-ViT after ViTDet's simple pyramid).
 
     Args:
-        width: D.
+        width: Width D of the maps.
         norm: Builder of the normalization in the x 4 branch.
     """
 
@@ -92,8 +92,8 @@ class MapUpsampler(nn.Module):
         """Apply 1 x 1 convolutions D -> C to `forward`'s maps, in a fraction of the arithmetic.
 
         Args:
-            maps: as `forward` takes them.
-            projections: one a map.
+            maps: Maps as `forward` takes them.
+            projections: One projection per map.
 
         Returns:
             Four (B, C, ., .), equal to projection(branch(map)) but for rounding.

@@ -91,14 +91,14 @@ class FViTROIHeads(nn.Module):
     """The second stage.
 
     Args:
-        in_features: names of the levels that regions are pooled from, finest first.
-        dense_stride: pixels per cell of the frozen dense map.
-        classes: the vocabulary in use.
-        classifier: cosine to text embeddings for the trained features.
-        encoder_temperature: the same for the frozen dense features.
-        exponents: of the fusion.
-        background_weight: weight of negatives in the classification loss.
-        mask_pooler, mask_head: both or neither.
+        in_features: Names of the levels that regions are pooled from, finest first.
+        dense_stride: Pixels per cell of the frozen dense map.
+        classes: The vocabulary in use.
+        classifier: Cosine to text embeddings for the trained features.
+        encoder_temperature: The same for the frozen dense features.
+        exponents: Exponents of the fusion.
+        background_weight: Weight of negatives in the classification loss.
+        mask_pooler, mask_head: Parts of the mask branch; both or neither.
     """
 
     @configurable
@@ -153,9 +153,9 @@ class FViTROIHeads(nn.Module):
         """In training: (the proposals, losses). Otherwise: (detections in network pixels, {}).
 
         Args:
-            features: as FViTBackbone gives them.
-            proposals: proposal_boxes of each image.
-            truth: gt_boxes, gt_classes and, for masks, gt_masks; needed in training.
+            features: Maps of FViTBackbone.
+            proposals: Instances with proposal_boxes, per image.
+            truth: Instances with gt_boxes, gt_classes and, for masks, gt_masks; needed in training.
         """
         levels = [features[name] for name in self.in_features]
         if self.training:

@@ -38,9 +38,9 @@ class AnchorGrid(nn.Module):
     serves all strides, 3.5 ... 56 of a patch of 14 included.
 
     Args:
-        strides: pixels per cell of each level, finest first.
-        scale: side of the square anchor in strides.
-        ratios: height / width of the anchors of one cell; the area does not change with it.
+        strides: Pixels per cell of each level, finest first.
+        scale: Side of the square anchor in strides.
+        ratios: Height / width of the anchors of one cell; the area does not change with it.
     """
 
     @configurable
@@ -82,10 +82,10 @@ class RPNHead(nn.Module):
     """Convolutions shared by all levels, then objectness and box differences per anchor.
 
     Args:
-        in_channels: of the pyramid; also of the hidden convolutions.
-        num_anchors: A.
+        in_channels: Channels of the pyramid and of the hidden convolutions.
+        num_anchors: Number A of anchors per cell.
         num_convs: 3 x 3 convolutions with ReLU.
-        norm: builder of a normalization after each convolution (one for all levels), or None.
+        norm: Builder of a normalization after each convolution (one for all levels), or None.
     """
 
     @configurable
@@ -129,7 +129,7 @@ class RPNHead(nn.Module):
 
     @property
     def local(self) -> bool:
-        """Whether an anchor's prediction depends only on the cells around it, because there is no normalization."""
+        """True if an anchor's prediction depends only on the cells around it: no normalization."""
         return not any(hasattr(conv, "norm") for conv in self.convs)
 
 
@@ -139,8 +139,8 @@ def predict_at(
     """Predict at some anchors, with gradients to the head's weights and to the maps.
 
     Args:
-        head: an RPNHead that is `local`.
-        features: maps (B, C, h, w), finest first.
+        head: An RPNHead that is `local`.
+        features: Maps (B, C, h, w), finest first.
         images: (S,) int64, the image of each anchor.
         anchors: (S,) int64, its place among all anchors of that image (level, y, x, ratio).
 
@@ -184,7 +184,7 @@ def cut_windows(
     Args:
         feature: (B, C, h, w).
         images, cells: (S,) int64: which image, and y * w + x.
-        reach: cells on each side of the middle one.
+        reach: Cells on each side of the middle one.
 
     Returns:
         (S, C, K, K) in channels-last order, and (S, 1, K, K): 1 within the map, 0 beyond.
@@ -209,10 +209,10 @@ class FViTRPN(nn.Module):
     over the sampled anchors: binary cross-entropy, and L1 on the differences of the positive ones.
 
     Args:
-        in_features: names of the levels, finest first.
+        in_features: Names of the levels, finest first.
         pre_nms: Number of best anchors per level, (training, test).
-        post_nms: proposals of an image, (training, test).
-        nms_iou: overlap from which a worse proposal of the same level is dropped.
+        post_nms: Number of proposals per image, (training, test).
+        nms_iou: Overlap from which a worse proposal of the same level is dropped.
     """
 
     @configurable
@@ -276,8 +276,8 @@ class FViTRPN(nn.Module):
         """Features of a batch -> proposals and, in training, losses.
 
         Args:
-            images: for the unpadded sizes.
-            truth: gt_boxes of each image; needed in training.
+            images: Images, used for their unpadded sizes.
+            truth: Instances with gt_boxes, per image; needed in training.
 
         Returns:
             Instances with proposal_boxes and scores (sigmoid), best first; and loss_rpn_cls, loss_rpn_loc.
@@ -304,10 +304,10 @@ class FViTRPN(nn.Module):
         """loss_rpn_cls and loss_rpn_loc of a batch.
 
         Args:
-            logits, deltas: as the head gives them.
-            anchors: as the anchor grid gives them.
-            truth: gt_boxes of each image.
-            levels: the head's input, from which the sampled anchors are predicted once more, with a gradient; the
+            logits, deltas: Output of the head.
+            anchors: Output of the anchor grid.
+            truth: Instances with gt_boxes, per image.
+            levels: The head's input, from which the sampled anchors are predicted once more, with a gradient; the
                 head must be `local`. None: the gradient goes through `logits` and `deltas`.
         """
         all_anchors = torch.cat(anchors)  # (L, 4)
@@ -322,7 +322,7 @@ class FViTRPN(nn.Module):
             chosen.append(torch.cat([positive, negative]))
             labels.append(torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]))
             images.append(torch.full_like(chosen[-1], image))
-            # The original counts an image without positives (or negatives) as one.
+            # MMDetection counts an image without positives (or negatives) as one.
             num_positive += max(len(positive), 1)
             num_negative += max(len(negative), 1)
         images, chosen, labels = torch.cat(images), torch.cat(chosen), torch.cat(labels)
@@ -370,8 +370,8 @@ class FViTRPN(nn.Module):
         """Decode the best anchors of each level of one image, before suppression.
 
         Args:
-            logits, deltas: per level (h * w * A,) and (h * w * A, 4).
-            anchors: per level, as the anchor grid gives them.
+            logits, deltas: Per level (h * w * A,) and (h * w * A, 4).
+            anchors: Per level, as the anchor grid gives them.
             image_size: (h, w) to clip to; None: not clipped.
 
         Returns:

@@ -21,10 +21,10 @@ class IoUMatcher:
     """Matcher of each candidate with the ground-truth box that it overlaps most, if it overlaps it enough.
 
     Args:
-        positive_iou: from this IoU on a candidate is positive.
-        negative_iou: below it a candidate is negative; between the two it is ignored.
-        low_quality: see LowQualityMatch.
-        low_quality_iou: least IoU of a match by LowQualityMatch.OVERWRITE.
+        positive_iou: Least IoU of a positive candidate.
+        negative_iou: IoU below which a candidate is negative; between the two it is ignored.
+        low_quality: See LowQualityMatch.
+        low_quality_iou: Least IoU of a match by LowQualityMatch.OVERWRITE.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class IoUMatcher:
         chosen = (overlaps == best_of_truth) & (best_of_truth >= least) & (best_of_truth > 0)
         if self.low_quality is LowQualityMatch.KEEP_BEST:
             return torch.where(chosen.any(dim=0), best_truth, matches)
-        # Of several ground-truth boxes that claim one candidate the original's loop lets the last one win.
+        # Of several ground-truth boxes that claim one candidate, the last one wins in MMDetection's loop.
         rank = torch.arange(1, len(truth) + 1, device=truth.device)[:, None]
         claimed_by = (chosen * rank).max(dim=0).values - 1
         return torch.where(claimed_by >= 0, claimed_by, matches)
@@ -67,8 +67,8 @@ class RandomSampler:
     """Sampler of positives up to a share of a fixed number, filled up with negatives.
 
     Args:
-        num: how many candidates of an image take part in the loss, at most.
-        positive_fraction: the largest share of positives.
+        num: Maximum number of candidates per image in the loss.
+        positive_fraction: The largest share of positives.
     """
 
     def __init__(self, *, num: int, positive_fraction: float):
@@ -95,7 +95,7 @@ class RegionSample:
     """The regions of one image that take part in the losses: P positives, then the negatives.
 
     Args:
-        boxes: (R_b, 4).
+        boxes: (R_b, 4) boxes of the regions.
         labels: (R_b,) int64, C for negatives.
         matches: (P,) index of the positives' ground truth.
     """
@@ -109,12 +109,12 @@ class RegionSample:
 def draw_sample(
     proposals: torch.Tensor, truth: Instances, *, matcher: IoUMatcher, sampler: Sampler, background: int
 ) -> RegionSample:
-    """The regions of one image to learn from; its ground-truth boxes come first, matched to themselves.
+    """Draw the training regions of one image; its ground-truth boxes come first, matched to themselves.
 
     Args:
-        proposals: (N, 4).
-        truth: gt_boxes and gt_classes.
-        background: the label of negatives, C.
+        proposals: (N, 4) boxes.
+        truth: Instances with gt_boxes and gt_classes.
+        background: Label of negatives, C.
     """
     boxes = truth.gt_boxes.tensor
     matches = torch.cat([torch.arange(len(boxes), device=boxes.device), matcher(proposals, boxes)])
@@ -126,7 +126,7 @@ def draw_sample(
 
 
 def with_masks(sample: RegionSample, truth: Instances) -> RegionSample:
-    """The positives whose object has a mask; all of them where the data do not say ("gt_has_mask")."""
+    """The positives whose object has a mask; all of them without "gt_has_mask" in the data."""
     positives = len(sample.matches)
     kept = truth.gt_has_mask[sample.matches] if truth.has("gt_has_mask") else slice(None)
     return RegionSample(sample.boxes[:positives][kept], sample.labels[:positives][kept], sample.matches[kept])

@@ -36,9 +36,9 @@ class FlipView:
     """A batch as it is or mirrored, with its features.
 
     Args:
-        images: the network input.
-        features: as FViTBackbone gives them.
-        mirrored: left and right are exchanged within each image, not within its padding.
+        images: The network input.
+        features: Maps of FViTBackbone.
+        mirrored: Left and right are exchanged within each image, not within its padding.
     """
 
     images: ImageList

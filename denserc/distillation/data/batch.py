@@ -18,11 +18,11 @@ class DistillationSample:
     Args:
         image: (3, S, S) uint8 RGB, longest side S, black to the right and below.
         foundation_image: (3, F, F) uint8, the same geometry at another size; None where it is not needed.
-        crops: (K, 3, T, T) uint8, one a region.
+        crops: (K, 3, T, T) uint8, one per region.
         boxes: (K, 4) float32, (x1, y1, x2, y2) in 0..1 of the padded square.
         extent: (h, w), the part of the square that holds the image.
         unreadable: (path, reason) of images that were skipped on the way to this one.
-        path: the image's file.
+        path: The image's file.
     """
 
     image: torch.Tensor
@@ -58,8 +58,8 @@ class DistillationBatch:
         crops: (R, 3, T, T) uint8, image by image.
         boxes: B tensors (K, 4), as in the samples.
         extents: (B, 2) float32, (h, w).
-        unreadable: of all samples.
-        paths: B files.
+        unreadable: Number of unreadable images among all samples.
+        paths: Files of the B images.
     """
 
     images: torch.Tensor
@@ -103,7 +103,7 @@ class DistillationBatch:
         return self._map(torch.Tensor.pin_memory)
 
     def content_mask(self, grid: tuple[int, int]) -> torch.Tensor:
-        """(B, h, w) bool: the tokens whose center lies in the image and not in the padding."""
+        """(B, h, w) bool: True for tokens whose center is inside the image, False in the padding."""
         h, w = grid
         y = (torch.arange(h, device=self.extents.device) + 0.5) / h
         x = (torch.arange(w, device=self.extents.device) + 0.5) / w

@@ -16,7 +16,7 @@ from ...structures.boxes import grow_boxes
 
 
 class CropResize(Enum):
-    """How a region's crop becomes the teacher's square input."""
+    """Resizing of a region's crop to the teacher's square input."""
 
     SQUARE = "square"  # both sides resized: "resized to 224x224", the paper's supplement 7.1
     LETTERBOX = "letterbox"  # longest side resized, zeros around: CLIPSelf and DeCLIP
@@ -47,10 +47,10 @@ class CropTransform:
     """Transform that cuts regions out of an image for the teacher.
 
     Args:
-        size: side of the teacher's square input.
-        resize: how a crop becomes square.
-        scale: factor by which a region grows about its center before it is cut (1 = the region).
-        resampling: whose resizing.
+        size: Side of the teacher's square input.
+        resize: Resizing of a crop to a square.
+        scale: Factor by which a region grows about its center before it is cut (1 = the region).
+        resampling: Resampling of the crops.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class CropTransform:
         return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
     def windows(self, size: tuple[int, int], boxes: torch.Tensor) -> torch.Tensor:
-        """What is cut out of an image of this size (h, w): (K, 4) int64, in pixels, each at least one wide and high."""
+        """Compute the crops of an image of this size (h, w): (K, 4) int64 pixels, at least one wide and high."""
         image = torch.tensor([size[1], size[0]])
-        # In single precision, as CLIPSelf: it decides where an edge lies half-way between two pixels.
+        # In single precision, as CLIPSelf: it decides about edges half-way between two pixels.
         corners = (grow_boxes(boxes, self.scale) * image.repeat(2)).round().long()
-        # A region below one pixel still shows the pixel that it lies in.
+        # A region below one pixel still shows the pixel around it.
         corners = torch.minimum(corners, image.repeat(2)).clamp(min=0)
         first = torch.minimum(corners[:, :2], image - 1)
         return torch.cat([first, torch.maximum(corners[:, 2:], first + 1)], dim=1)

@@ -1,4 +1,4 @@
-"""The stream of training images with their regions, and the watch over unreadable images."""
+"""Stream of training images with their regions, and limit of unreadable images."""
 
 import itertools
 import logging
@@ -29,14 +29,14 @@ class DistillationDataset(PositionStream):
     the batch keeps its size and the trainer can count and report it.
 
     Args:
-        records: the images.
-        regions: which regions of an image.
-        crops: how regions become the teacher's input.
-        student_size: side of the student's square.
-        foundation_size: side of the foundation model's square, or None for no such view.
-        seed: of the order and the regions.
-        resampling: whose resizing of the two squares; the crops have their own.
-        views: whether samples have views, or (on the device, by Pillow's rule) what to make them of.
+        records: Records of the images.
+        regions: Source of an image's regions.
+        crops: Transform from regions to the teacher's input.
+        student_size: Side of the student's square.
+        foundation_size: Side of the foundation model's square, or None for no such view.
+        seed: Seed of the order and the regions.
+        resampling: Resampling of the two squares; the crops have their own.
+        views: Place where views are made: the loader, or the device (only with Pillow's resampling).
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class UnreadableMonitor:
     """Counts the images that cannot be read, over all processes; too many are an error.
 
     Args:
-        total: number of images in the data set.
-        limit: the share of them that may be unreadable.
+        total: Number of images in the data set.
+        limit: The share of them that may be unreadable.
     """
 
     def __init__(self, *, total: int, limit: float = 0.01):
@@ -120,12 +120,12 @@ class UnreadableMonitor:
         self.reasons: dict[str, str] = {}
 
     def see(self, entries: Iterable[tuple[str, str]]) -> None:
-        """Takes note of (path, reason) of all processes; each image is reported once.
+        """Record (path, reason) of all processes; each image is reported once.
 
         All processes must call it equally often; then they also stop together.
 
         Raises:
-            DataError: more images than the limit are unreadable.
+            DataError: More images than the limit are unreadable.
         """
         for path, reason in itertools.chain.from_iterable(comm.all_gather(list(entries))):
             if path not in self.reasons:
@@ -139,7 +139,7 @@ class UnreadableMonitor:
             )
 
     def report(self) -> None:
-        """Logs the whole list, in the first process."""
+        """Log the whole list, in the first process."""
         if self.reasons and comm.is_main_process():
             listing = "\n  ".join(self.reasons)
             logger.warning(f"{len(self.reasons)} of {self.total} images could not be read:\n  {listing}")

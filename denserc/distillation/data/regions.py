@@ -25,8 +25,8 @@ class ImageRecord:
     """One image of a training set.
 
     Args:
-        path: the file.
-        image_id: its id in an annotation file; the path where there is none.
+        path: Path of the file.
+        image_id: Id in an annotation file; the path where there is none.
         size: (h, w) upright, known once the image has been read.
     """
 
@@ -44,7 +44,7 @@ class RegionSource(Protocol):
 
 
 class GridRule(Enum):
-    """Which grids m x n (rows x columns) may be drawn, each with the same probability."""
+    """Set of grids m x n (rows x columns) to draw from, each with the same probability."""
 
     UNIFORM = "uniform"  # m and n independent in 1..M: the paper, supplement 7.1
     CLIPSELF = "clipself"  # n in ceil(m / 2)..min(2 m, M): no cell is more than twice as flat as the image
@@ -77,9 +77,9 @@ class GridRegions:
     """A random grid's cells, in random order, at most `max_regions` of them.
 
     Args:
-        max_split: the most rows and columns (6 in the paper).
-        rule: which of the grids may be drawn.
-        max_regions: the cap on the cells kept of one image (20 in the originals); 0 keeps all.
+        max_split: Largest number of rows and columns (6 in the paper).
+        rule: Set of grids to draw from.
+        max_regions: The cap on the cells kept of one image (20 in CLIPSelf and DeCLIP); 0 keeps all.
     """
 
     def __init__(self, *, max_split: int = 6, rule: GridRule = GridRule.UNIFORM, max_regions: int = 20):
@@ -99,7 +99,7 @@ class GridRegions:
 
 
 class WithoutProposals(Enum):
-    """What becomes of an image that has no proposals."""
+    """Treatment of an image without proposals."""
 
     GRID = "grid"  # it takes a grid's cells
     DROP = "drop"  # it is left out of the data set, before the first draw
@@ -115,13 +115,13 @@ class ProposalRegions:
     Its crops, enlarged by 1.5 about their centers, are DISTILL.CROP_SCALE.
 
     Args:
-        records: the images of the data set.
-        tables: file name -> its proposals.
-        max_regions: the most regions of one image; 0 takes all.
-        fallback: gives the regions of an image without usable proposals.
+        records: The images of the data set.
+        tables: File name -> its proposals.
+        max_regions: Largest number of regions per image; 0 for all.
+        fallback: Source of regions for an image without usable proposals.
 
     Raises:
-        DataError: a file fits none of the images, or an id fits two of them.
+        DataError: A file fits none of the images, or an id fits two of them.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class ProposalRegions:
         logger.info(f"{len(self._rows)} of {len(records)} images have proposals.")
 
     def covers(self, record: ImageRecord) -> bool:
-        """Whether an image has proposals."""
+        """True for an image with proposals."""
         return record.path in self._rows
 
     def sample(self, record: ImageRecord, rng: random.Random) -> torch.Tensor:
@@ -172,7 +172,7 @@ def match_images(records: Sequence[ImageRecord], table: ProposalTable, file: str
     file name, or that name without its suffix, so "000000000139.jpg" is image 139.
 
     Raises:
-        DataError: the file fits no image, or one id fits two.
+        DataError: The file fits no image, or one id fits two.
     """
     owner: dict[str, str] = {}
     for record in records:

@@ -1,4 +1,4 @@
-"""Where training images come from: folders, annotation files, published and registered data sets, mixed at will.
+"""Sources of training images: folders, annotation files, published and registered data sets, in any mixture.
 
 A source is written KIND:WHERE, see `SourceKind`. Paths are relative to the working directory; an "@" in a path that
 has no second part is written with a trailing "@".
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class SourceKind(Enum):
-    """What a source is."""
+    """Kind of a source."""
 
     FOLDER = "folder"  # folder:PATH, every image file below it
     DATASET = "dataset"  # dataset:NAME, registered with Detectron2
@@ -32,8 +32,8 @@ def source_images(source: str) -> list[ImageRecord]:
     """The images of one source, written KIND:WHERE.
 
     Raises:
-        ConfigurationError: it is not written so, or the kind is unknown.
-        DataError: its files are absent or empty.
+        ConfigurationError: It is not written so, or the kind is unknown.
+        DataError: Its files are absent or empty.
     """
     name, colon, where = source.partition(":")
     if not colon or not where:
@@ -60,7 +60,7 @@ def folder_images(folder: str) -> list[ImageRecord]:
     """Every image file below a folder, sorted by path.
 
     Raises:
-        DataError: the folder is missing or holds no image.
+        DataError: The folder is missing or holds no image.
     """
     return _records(folder_list(folder))
 
@@ -69,7 +69,7 @@ def registered_images(name: str) -> list[ImageRecord]:
     """The images of a data set registered with Detectron2; its annotations are not used.
 
     Raises:
-        DataError: no data set of this name, or an empty one.
+        DataError: No data set of this name, or an empty one.
     """
     if name not in DatasetCatalog.list():
         raise DataError(f"No data set is registered as {name!r}; registered are {sorted(DatasetCatalog.list())}.")
@@ -86,7 +86,7 @@ def collect_images(names: Iterable[str], sources: Iterable[str] = ()) -> list[Im
     brings is logged.
 
     Raises:
-        DataError: nothing was named.
+        DataError: Nothing was named.
     """
     named = [f"dataset:{name}" for name in names] + list(sources)
     unique: dict[tuple[str, str], ImageRecord] = {}

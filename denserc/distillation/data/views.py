@@ -1,6 +1,6 @@
-"""What the loader hands over when the views are made on the device: pixels as they were read, and where to cut.
+"""Output of the loader when the device makes the views: raw pixels and the boxes to cut.
 
-The views are those of the loader with Pillow, to the last bit (`data.windows`); so `DISTILL.VIEWS` may change in the
+The views are bitwise identical to the loader's with Pillow (`data.windows`); so `DISTILL.VIEWS` may change in the
 middle of a training. Shape letters as in `batch`; P pixels of all images of a batch, row by row.
 """
 
@@ -17,7 +17,7 @@ from .crops import CropResize
 
 
 class ViewPlace(Enum):
-    """Where images and crops are resized."""
+    """Place where images and crops are resized."""
 
     LOADER = "loader"  # by the processes that read: DATALOADER.NUM_WORKERS
     DEVICE = "device"  # by MODEL.DEVICE, from one upload of what was read
@@ -40,8 +40,8 @@ class RawSample:
     Args:
         pixels: (H, W, 3) uint8 RGB.
         windows: (K, 4) int64, the regions' crops, (x1, y1, x2, y2) in pixels.
-        views: what to make of them.
-        boxes, extent, unreadable, path: as in `DistillationSample`.
+        views: Views to make of them.
+        boxes, extent, unreadable, path: Fields of `DistillationSample`.
     """
 
     pixels: torch.Tensor
@@ -61,8 +61,8 @@ class RawBatch:
         pixels: (P, 3) uint8, one image after another.
         sizes: (B, 2) int64, (h, w); stays on the CPU, as shapes follow from it.
         windows: B tensors (K, 4); they stay there too.
-        views: what to make of them.
-        boxes, extents, unreadable, paths: as in `DistillationBatch`.
+        views: Views to make of them.
+        boxes, extents, unreadable, paths: Fields of `DistillationBatch`.
     """
 
     pixels: torch.Tensor
@@ -91,7 +91,7 @@ class RawBatch:
         return sum(map(len, self.windows))
 
     def pin_memory(self) -> "RawBatch":
-        """What travels to the device in page-locked memory; DataLoader calls it."""
+        """Move the pixels to page-locked memory; DataLoader calls this."""
         boxes = tuple(box.pin_memory() for box in self.boxes)
         return replace(self, pixels=self.pixels.pin_memory(), boxes=boxes, extents=self.extents.pin_memory())
 
@@ -120,7 +120,7 @@ class RawBatch:
         return self._resized(pixels, torch.arange(len(whole)), whole, content, torch.zeros_like(content), side)
 
     def _crops(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What `CropTransform` makes of all regions: (R, 3, T, T)."""
+        """Make the crops of all regions as `CropTransform` does: (R, 3, T, T)."""
         image = torch.repeat_interleave(torch.tensor([len(windows) for windows in self.windows]))
         boxes, side = torch.cat(self.windows), self.views.crop
         content = torch.full((len(boxes), 2), side)

@@ -1,4 +1,4 @@
-"""What an encoder of DenseRC offers, whatever library built it.
+"""Interface of an image tower, independent of the library that built it.
 
 Shape letters: B images, (H, W) pixels, (h, w) = (H, W) / patch size, N = h * w patch tokens,
 T any number of tokens, D the tower's width, A attention heads, d = D / A, E the width of the
@@ -24,8 +24,8 @@ class TokenStream:
     Args:
         tokens: (B, prefix + N, D), class token first.
         grid: (h, w) of the patch tokens, row-major after the prefix.
-        prefix: number of tokens before the patches (1 with a class token, 0 without).
-        rope: rotary table of all tokens, or None.
+        prefix: Number of tokens before the patches (1 with a class token, 0 without).
+        rope: Rotary table of all tokens, or None.
     """
 
     tokens: torch.Tensor
@@ -104,7 +104,7 @@ class ImageTower(nn.Module, ABC):
         """Value embeddings of one block.
 
         Args:
-            index: the block.
+            index: Index of the block.
             tokens: (B, T, D), any subset of the stream that enters the block.
 
         Returns:
@@ -118,11 +118,11 @@ class ImageTower(nn.Module, ABC):
         """Queries and keys of one block; keys for all its tokens.
 
         Args:
-            index: the block.
+            index: Index of the block.
             normed: (B, prefix + N, D), as `values` returns it for the whole stream.
-            stream: the grid and rotary table to use.
-            rotary: whether the rotary embedding is applied (no effect on towers without one).
-            first: queries of the first so many tokens alone; None = of all.
+            stream: The grid and rotary table to use.
+            rotary: True to apply the rotary embedding (no effect on towers without one).
+            first: Number of leading tokens to compute queries of; None for all.
 
         Returns:
             q (B, A, first or prefix + N, d) and k (B, A, prefix + N, d), unscaled.
@@ -148,7 +148,7 @@ class ImageTower(nn.Module, ABC):
     def pool(self, stream: TokenStream) -> torch.Tensor:
         """The stream after the last block -> (B, E), the global embedding in the text space; not normalized.
 
-        A tower with prefix tokens looks at these alone, so that `encode_image` need not make the others.
+        A tower with prefix tokens uses only these, so that `encode_image` need not make the others.
         """
 
     def block(self, index: int, stream: TokenStream) -> tuple[TokenStream, torch.Tensor, torch.Tensor]:
@@ -165,14 +165,14 @@ class ImageTower(nn.Module, ABC):
         """(B, 3, H, W) normalized images -> (B, E), the global embedding (CLS); not normalized.
 
         Args:
-            images: normalized.
+            images: (B, 3, H, W) normalized images.
             final_mlp: False leaves the last block's MLP out, its attention and residual stay (Table 13).
         """
         stream = self.embed(images)
         for index in range(self.depth - 1):
             stream, _, _ = self.block(index, stream)
         last = self.depth - 1
-        stream, _, _ = self._attend(last, stream, first=stream.prefix or None)  # `pool` sees no others
+        stream, _, _ = self._attend(last, stream, first=stream.prefix or None)  # `pool` uses no others
         return self.pool(stream.with_tokens(self.mlp(last, stream.tokens)) if final_mlp else stream)
 
     def _attend(
@@ -180,7 +180,7 @@ class ImageTower(nn.Module, ABC):
     ) -> tuple[TokenStream, torch.Tensor, torch.Tensor]:
         """One block up to its MLP: attention and residual; returns what `block` does.
 
-        With `first`, the returned stream holds the first so many tokens alone.
+        With `first`, the returned stream holds only that many leading tokens.
         """
         normed, v = self.values(index, stream.tokens)
         q, k = self.queries_keys(index, normed, stream, rotary=True, first=first)
@@ -214,6 +214,9 @@ class TextTower(nn.Module, ABC):
     @abstractmethod
     def forward(self, prompts: list[str]) -> torch.Tensor:
         """`encode_text` with a gradient, for weights that learn."""
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Compute blocks again in the backward pass instead of keeping them; a tower without blocks has no choice."""
 
     @abstractmethod
     def fingerprint(self) -> str:

@@ -14,7 +14,7 @@ _CPU = torch.device("cpu")
 class PositionResize(Enum):
     """Resizing of learned position embeddings to another grid; bicubic, align_corners=False, both."""
 
-    BICUBIC = "bicubic"  # the originals' way: CLIPSelf, DeCLIP, F-ViT
+    BICUBIC = "bicubic"  # as in CLIPSelf, DeCLIP and F-ViT
     BICUBIC_ANTIALIAS = "bicubic_antialias"  # timm's way; at twice EVA-02's training size features change by about 3%
 
 
@@ -29,8 +29,8 @@ def resize_position_embedding(
     Args:
         embedding: (1, prefix + n * n, D), the trained embedding of a square grid.
         grid: (h, w) wanted.
-        prefix: leading rows that belong to no patch and stay as they are.
-        resize: how.
+        prefix: Leading rows that belong to no patch and stay as they are.
+        resize: Interpolation of the table.
 
     Returns:
         (1, prefix + h * w, D)
@@ -60,12 +60,12 @@ def rotary_table(
 ) -> torch.Tensor:
     """EVA-02's axial rotary table, positions rescaled so that `reference` is the grid's extent.
 
-    Made in float32 whatever the model's precision, as the originals do, and converted. It depends on nothing that
+    Made in float32 whatever the model's precision, as in CLIPSelf and DeCLIP, and converted. It depends on nothing that
     learns, so the last few are kept, outside of any model: no state dict has them. Do not write to one. While a
     program is traced (torch.export, torch.compile) none is kept or taken: it would be no tensor afterwards.
 
     Args:
-        prefix: tokens before the patches, which have no position: their rows rotate by nothing, so that a stream is
+        prefix: Tokens before the patches, which have no position: their rows rotate by nothing, so that a stream is
             rotated whole, without taking it apart.
 
     Returns:

@@ -1,7 +1,7 @@
 """SigLIP's image tower: timm's VisionTransformer pooled by attention, opened block by block.
 
 SigLIP has no class token: its image embedding comes from an attention-pooling head with one learned
-query. Applied to one token alone that head attends to this token with weight one, so per patch it is
+query. Applied to a single token, that head attends to this token with weight one, so per patch it is
 the value path of the head, without attention over patches: that is the way into the text space here.
 """
 

@@ -1,4 +1,4 @@
-"""The evaluator of detectors: collects Detectron2 instances, scores groups of classes, writes what it found.
+"""The evaluator of detectors: collects Detectron2 instances, scores groups of classes, writes the results.
 
 One code path for OV-COCO, transfer sets without a split and OV-LVIS; they differ by a Protocol.
 """
@@ -34,13 +34,13 @@ class DetectionEvaluator(DatasetEvaluator):
     they stay in memory.
 
     Args:
-        ground_truth: the content of the annotation file.
+        ground_truth: The content of the annotation file.
         names: C class names, label i of a detection is names[i].
         category_ids: C, the data set's category id of each label.
-        protocols: what is reported, each under its own task.
-        output_dir: where predictions, tables and results go; nothing is written when None.
-        backend: what matches.
-        distributed: gather from all ranks (False: this process alone).
+        protocols: Protocols to report, each under its own task.
+        output_dir: Folder of predictions, tables and results; None writes nothing.
+        backend: Implementation of the matching.
+        distributed: True to gather from all ranks, False for this process only.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class DetectionEvaluator(DatasetEvaluator):
         self._store = PredictionStore(self.output_dir, countable=countable(protocols), distributed=distributed)
 
     def begin(self, origin: str, *, resume: bool = False) -> frozenset[int]:
-        """Say what makes the next predictions, before `reset`; see PredictionStore.begin."""
+        """Identify the maker of the next predictions, before `reset`; see PredictionStore.begin."""
         finished = self._store.begin(origin, resume=resume)
         if resume:
             logger.info(f"{len(finished)} of {len(self.ground_truth['images'])} images were predicted already.")
@@ -85,7 +85,7 @@ class DetectionEvaluator(DatasetEvaluator):
                 scores, pred_classes, and pred_masks (N, H, W) where there are masks.
 
         Raises:
-            DataError: a label that the vocabulary does not have.
+            DataError: A label that the vocabulary does not have.
         """
         for given, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
@@ -120,7 +120,7 @@ class DetectionEvaluator(DatasetEvaluator):
         """Score detections in COCO's results format, without a model.
 
         Args:
-            detections: as in the saved coco_instances_results.json (the data set's own category ids).
+            detections: Entries of a coco_instances_results.json (with the data set's own category ids).
         """
         if not isinstance(detections, Detections):
             detections = Detections.from_results(detections)
@@ -147,7 +147,7 @@ class DetectionEvaluator(DatasetEvaluator):
         """Score a saved predictions file again, to the same figures as the run that wrote it.
 
         Raises:
-            DataError: the file is no list of detections, or of another data set's images.
+            DataError: The file is not a list of detections, or has another data set's images.
         """
         return self.evaluate_detections(read_predictions(path))
 
@@ -196,7 +196,7 @@ def category_ids_of(dataset_name: str) -> tuple[int, ...]:
     """The data set's category id of each label, from a registered set's metadata.
 
     Raises:
-        DataError: the metadata's id map does not number the classes 0 .. C - 1.
+        DataError: The metadata's id map does not number the classes 0 .. C - 1.
     """
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("thing_dataset_id_to_contiguous_id") is None:

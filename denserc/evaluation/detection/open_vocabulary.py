@@ -22,7 +22,7 @@ FIXED_DETECTIONS = 10_000
 def split_protocol(vocabulary: Vocabulary, *, max_dets: int = 100) -> Protocol:
     """Build the protocol of the generalized setting: all classes compete, "all" is the mean over all of them.
 
-    A vocabulary without novel classes (transfer to COCO, Objects365, VOC or one's own set) has the group "all" alone,
+    A vocabulary without novel classes (transfer to COCO, Objects365, VOC or one's own set) has only the group "all",
     and another task's name, "coco", since nothing open-vocabulary is told apart in it.
     """
     novel = vocabulary.novel_mask().numpy()
@@ -50,11 +50,11 @@ class OvCocoEvaluator(DetectionEvaluator):
     Masks, when the detector gives them, are reported under "ov_coco_masks" ("coco_masks") in the same terms.
 
     Args:
-        dataset_name: a registered set; its metadata gives thing_classes, novel_classes, json_file and the id map.
-        output_dir: for coco_instances_results.json, <task>_classes.csv and <task>_results.json.
-        max_dets: detections per image and class that count (COCO: 100).
-        backend: what matches.
-        distributed: gather from all ranks.
+        dataset_name: A registered set; its metadata gives thing_classes, novel_classes, json_file and the id map.
+        output_dir: Folder for coco_instances_results.json, <task>_classes.csv and <task>_results.json.
+        max_dets: Detections per image and class that count (COCO: 100).
+        backend: Implementation of the matching.
+        distributed: True to gather from all ranks.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ def frequency_protocol(
     """LVIS AP with federated annotation.
 
     Args:
-        max_dets: of an image; STANDARD alone.
-        max_dets_of_class: of a class over the whole set; FIXED alone.
+        max_dets: Detections per image; only STANDARD.
+        max_dets_of_class: Detections per class over the whole set; only FIXED.
 
     Raises:
-        DataError: categories without a frequency "r", "c" or "f".
+        DataError: Categories without a frequency "r", "c" or "f".
     """
     frequency = {category["id"]: category.get("frequency") for category in ground_truth["categories"]}
     strange = sorted(c for c in category_ids if frequency.get(c) not in FREQUENCIES)
@@ -137,14 +137,14 @@ class OvLvisEvaluator(DetectionEvaluator):
     "ov_lvis_fixed_masks".
 
     Args:
-        dataset_name: a registered set with an LVIS v1 JSON.
-        output_dir: for predictions, tables and results.
-        protocols: which of LvisProtocol to report, as members or by their values.
-        max_dets: of the standard protocol: detections per image over all classes that count (LVIS: 300).
-        distributed: gather from all ranks.
+        dataset_name: A registered set with an LVIS v1 JSON.
+        output_dir: Folder for predictions, tables and results.
+        protocols: Members of LvisProtocol to report, as members or by their values.
+        max_dets: Detections of the standard protocol per image over all classes that count (LVIS: 300).
+        distributed: True to gather from all ranks.
 
     Raises:
-        ConfigurationError: no protocol, or an unknown one.
+        ConfigurationError: No protocol, or an unknown one.
     """
 
     def __init__(

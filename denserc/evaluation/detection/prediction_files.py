@@ -24,14 +24,14 @@ _EXACT = 2.0**53  # ids from here on are not whole numbers as float64
 
 
 class _NotUniform(Exception):
-    """The file is to be read in another way."""
+    """Signal that the file must be read by the general reader."""
 
 
 def read_uniform(path: Path) -> Detections | None:
     """The detections of a results file, plain or ".gz"; None where it must be read entry by entry.
 
     Raises:
-        OSError, EOFError: the file cannot be opened or unpacked.
+        OSError, EOFError: The file cannot be opened or unpacked.
     """
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
@@ -98,7 +98,7 @@ def _table(block: bytes, keys: list[str]) -> Detections:
         block = block.replace(f'"{key}"'.encode(), b"")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # of text that is no list of numbers
+            warnings.simplefilter("error", DeprecationWarning)  # of text that is not a list of numbers
             numbers = np.fromstring(block.translate(None, b"{}[]:"), dtype=np.float64, sep=",")
     except (ValueError, DeprecationWarning):
         raise _NotUniform from None
@@ -125,13 +125,13 @@ def read_predictions(path: str | Path) -> Detections:
     """The detections of a file: {"image_id", "category_id", "score"} and "bbox" [x, y, w, h] or "segmentation" each.
 
     Raises:
-        DataError: the file is absent, not JSON, or its entries are no detections.
+        DataError: The file is absent, not JSON, or its entries are not detections.
     """
     try:
         if (table := read_uniform(Path(path))) is not None:
             return table
     except (OSError, EOFError):
-        pass  # the general reader says what is wrong
+        pass  # the general reader names the fault
     try:
         return Detections.from_results(stream_results(path, what="predictions"))
     except DataError as error:

@@ -1,7 +1,7 @@
-"""Predictions as they come: one line of JSON an image, on disk at once, so that a crash loses nothing.
+"""Log of predictions: one line of JSON per image, written at once, so that a crash loses nothing.
 
-The first line of a log says what made it; the others are {"image_id", "category_id": [D], "bbox": [D][4], "score": [D]}
-and, where there are masks, "segmentation": [D], with the data set's own ids, an image without detections included.
+The first line identifies the model. The others are {"image_id", "category_id": [D], "bbox": [D][4], "score": [D]} and,
+where there are masks, "segmentation": [D]. Ids are the data set's own; images without detections are included.
 """
 
 import itertools
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...structures import ConfigurationError, DataError
+from ...structures.files import whole_lines_size
 from ..scoring.tables import Detections
 
 FORGET_FROM = 2_000_000  # detections in memory from which on those that cannot count are looked for
@@ -21,11 +22,11 @@ _LINES = 2000  # lines turned into columns at once
 
 @dataclass(frozen=True)
 class Predictions:
-    """Detections, and the images that were searched.
+    """Detections, and the images that were processed.
 
     Args:
         image_ids: (I,) int64, the images that were run, those without detections included.
-        detections: of these images.
+        detections: Detections of these images.
     """
 
     image_ids: np.ndarray
@@ -51,7 +52,7 @@ class Collector:
     """Detections in memory, without those that cannot count any more.
 
     Args:
-        countable: table -> (D,) bool, asked when FORGET_FROM rows are held and whenever they have doubled; None:
+        countable: Table -> (D,) bool, asked when FORGET_FROM rows are held and whenever they have doubled; None:
             everything is kept.
     """
 
@@ -87,8 +88,8 @@ class PredictionLog:
     """The file that one process appends to.
 
     Args:
-        path: of the file; its folder is made.
-        origin: what makes the predictions: weights, vocabulary, settings. Only a log of the same is continued.
+        path: Path of the file; its folder is created.
+        origin: Maker of the predictions: weights, vocabulary, settings. Only a log of the same is continued.
     """
 
     def __init__(self, path: Path, origin: str):
@@ -108,21 +109,21 @@ class PredictionLog:
         """Continue the file after its last whole line; the images in it. An absent one is begun.
 
         Raises:
-            ConfigurationError: something else made it.
-            DataError: it is no log, or damaged before its last line.
+            ConfigurationError: Something else made it.
+            DataError: It is not a log, or is damaged before its last line.
         """
-        if not self.path.exists() or not _whole_bytes(self.path):
+        if not self.path.exists() or not whole_lines_size(self.path):
             self.begin()
             return []
         images = finished(self.path, self.origin)
         with self.path.open("r+b") as file:
-            file.truncate(_whole_bytes(self.path))
+            file.truncate(whole_lines_size(self.path))
         self._file = self.path.open("a", encoding="utf-8")
         return images
 
     @property
     def is_open(self) -> bool:
-        """Whether it was begun or resumed."""
+        """True after it was begun or resumed."""
         return self._file is not None
 
     def write(self, image_id: int, found: Detections) -> None:
@@ -139,7 +140,7 @@ class PredictionLog:
         self._file.flush()
 
     def close(self) -> None:
-        """Nothing more will be written."""
+        """Close the file; nothing more will be written."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -191,23 +192,9 @@ def _table(path: Path, block: list[dict]) -> Detections:
         raise DataError(f"{path} is no log of predictions: {error!r}.") from error
 
 
-def _whole_bytes(path: Path) -> int:
-    """The length of the file up to its last whole line: a process may have ended in the middle of one."""
-    with path.open("rb") as file:
-        end = file.seek(0, 2)
-        while end > 0:
-            start = max(0, end - (1 << 20))
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            end = start
-    return 0
-
-
 def _lines(path: Path) -> Iterator[dict]:
     """The whole lines."""
-    remaining = _whole_bytes(path)
+    remaining = whole_lines_size(path)
     with path.open("rb") as file:
         for number, line in enumerate(file):
             remaining -= len(line)

@@ -17,9 +17,9 @@ class PredictionStore:
     """The predictions of this process, and on the first one in the end those of all.
 
     Args:
-        folder: for the logs, begun by the first prediction; None: predictions stay in memory.
-        countable: see Collector: what the memory need not hold.
-        distributed: there are other processes (False: this one alone).
+        folder: Folder for the logs, begun by the first prediction; None keeps predictions in memory.
+        countable: Detections that the memory need not hold; see Collector.
+        distributed: True if there are other processes.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class PredictionStore:
         return len(self._held)
 
     def begin(self, origin: str, *, resume: bool) -> frozenset[int]:
-        """Say what makes the next predictions, before `reset`; with `resume` those that it has made are kept.
+        """Identify the maker of the next predictions, before `reset`; `resume` keeps those that it has made.
 
         Args:
-            origin: weights, vocabulary and settings in a short text; all processes give the same.
-            resume: continue after the predictions that an interrupted evaluation left in the folder.
+            origin: Weights, vocabulary and settings in a short text; all processes give the same.
+            resume: Continue after the predictions that an interrupted evaluation left in the folder.
 
         Returns:
             The ids of the images that need not be run again.
 
         Raises:
-            ConfigurationError: the predictions there are of another origin.
+            ConfigurationError: The predictions there are of another origin.
         """
         if self._log is None:
             return frozenset()

@@ -13,13 +13,13 @@ class Protocol:
     """Rules by which a set is scored.
 
     Args:
-        task: the key of the results, e.g. "ov_coco".
-        title: said in tables, e.g. "OV-COCO, generalized".
-        max_dets: the detections of an image that count: of each class, or with `federated` of all classes together.
+        task: The key of the results, e.g. "ov_coco".
+        title: Title in tables, e.g. "OV-COCO, generalized".
+        max_dets: The detections of an image that count: of each class, or with `federated` of all classes together.
             None: no limit.
-        max_dets_of_class: the detections of a class over the whole set that count; None: no limit.
+        max_dets_of_class: The detections of a class over the whole set that count; None: no limit.
         federated: LVIS's rules of which false detections count.
-        groups: group name -> (C,) bool, the classes whose mean is reported; "all" holds every class.
+        groups: Group name -> (C,) bool, the classes whose mean is reported; "all" holds every class.
     """
 
     task: str

@@ -34,13 +34,13 @@ def proposal_recall(
     Each object is matched to at most one proposal, the best-covered object first, as Detectron2 does.
 
     Args:
-        proposals: image id -> (P, 4), (x1, y1, x2, y2) in pixels of the original image, best first.
-        ground_truth: the content of a COCO instances JSON; crowds are left out.
-        category_ids: classes whose objects are sought (the novel ones, say).
-        limits: numbers of proposals.
+        proposals: Image id -> (P, 4), (x1, y1, x2, y2) in pixels of the original image, best first.
+        ground_truth: The content of a COCO instances JSON; crowds are left out.
+        category_ids: Classes whose objects are sought, e.g. the novel ones.
+        limits: Numbers of proposals.
 
     Returns:
-        {"AR@100": percent, ...}; NaN when there is no object to find.
+        {"AR@100": percent, ...}; NaN without objects to find.
     """
     wanted = set(category_ids)
     boxes: dict[int, list[list[float]]] = {image["id"]: [] for image in ground_truth["images"]}
@@ -79,11 +79,11 @@ class ProposalRecallEvaluator(DatasetEvaluator):
     Several ranks may share the images. Ranks other than 0 return {}.
 
     Args:
-        ground_truth: the content of the annotation file.
+        ground_truth: The content of the annotation file.
         category_ids: C, the data set's category id of each label.
-        groups: group name -> (C,) bool, whose objects are sought, as in a detection Protocol.
-        output_dir: for proposals_results.json; nothing is written when None.
-        distributed: gather from all ranks (False: this process alone).
+        groups: Group name -> (C,) bool, whose objects are sought, as in a detection Protocol.
+        output_dir: Folder for proposals_results.json; None writes nothing.
+        distributed: True to gather from all ranks, False for this process only.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class ProposalRecallEvaluator(DatasetEvaluator):
         and scores.
 
         Raises:
-            DataError: the model gives no proposals.
+            DataError: The model gives no proposals.
         """
         for given, output in zip(inputs, outputs, strict=True):
             if "proposals" not in output:
@@ -121,7 +121,7 @@ class ProposalRecallEvaluator(DatasetEvaluator):
             self._by_image[given["image_id"]] = proposals.proposal_boxes.tensor[best].float().numpy()
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """The recall of what was processed; {} on ranks other than 0."""
+        """Compute the recall of the processed images; {} on ranks other than 0."""
         by_image = self._by_image
         if self.distributed:
             comm.synchronize()
@@ -135,7 +135,7 @@ class ProposalRecallEvaluator(DatasetEvaluator):
         """The recall of a proposals file (TEST.PROPOSALS.FILE), whose boxes are rounded to 1/100 pixel.
 
         Raises:
-            DataError: the file cannot be read, or names no image of this set.
+            DataError: The file cannot be read, or names no image of this set.
         """
         table = read_proposals(path, ProposalLimits(min_side=0.0, max_side=math.inf, top_k=max(LIMITS)))
         boxes = {}

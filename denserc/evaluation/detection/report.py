@@ -33,7 +33,7 @@ def console_table(rows: Mapping[str, Mapping[str, float]], groups: Mapping[str, 
 def class_table(
     scores: ClassScores, names: Sequence[str], groups: Sequence[str], protocol: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """One row a class; a measure that cannot be computed is an empty cell.
+    """One row per class; a measure that cannot be computed is an empty cell.
 
     Args:
         protocol: Columns that every row repeats, so that a row names its rules.

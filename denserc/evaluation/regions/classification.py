@@ -1,4 +1,4 @@
-"""Region classification (mAcc): does a dense encoder name the regions of a panoptic data set?
+"""Region classification (mAcc) of a dense encoder on a panoptic data set.
 
 Protocol (CLIPSelf's): classes sorted by category id; the image's longest side resized to the input size and padded to
 a square; boxes pooled by RoIAlign, masks by their mean at the feature map's resolution; cosine to the text embeddings;
@@ -59,33 +59,33 @@ def measure_regions(
 
     Args:
         dense_encoder: (B, 3, S, S) normalized images -> (B, E, h, w) raw dense features.
-        text: unit vectors of at least `names`.
-        entries: the name of a registered panoptic set, or one dict an image: "image" (H, W, 3) uint8 RGB or
+        text: Unit vectors of at least `names`.
+        entries: The name of a registered panoptic set, or one dict per image: "image" (H, W, 3) uint8 RGB or
             "file_name", and "segments" as in RegionLimits.choose. A sequence is indexed, anything else iterated.
         input_size: S, a multiple of the encoder's patch size.
         names: C class names; a segment's label is an index into them (classes sorted by category id). By default
             `entries.classes`.
-        pixels: how to normalize; by default `dense_encoder.tower.pixels`.
-        normalize: pool an L2-normalized map (CLIPSelf); False pools the raw map (DeCLIP).
-        limits: which segments count.
-        mask_coverage: see mask_cells.
+        pixels: Normalization; by default `dense_encoder.tower.pixels`.
+        normalize: Pool an L2-normalized map (CLIPSelf); False pools the raw map (DeCLIP).
+        limits: Segments that count.
+        mask_coverage: See mask_cells.
         crop_encoder: (R, 3, crop_size, crop_size) -> (R, E); when given, the crops of all boxes are classified with it
-            too: what the teacher's class token reaches.
-        crop_size: of those crops.
-        thing_crop_scale: a thing's crop is its box grown by this factor about its center, cut at the image's edges;
+            too: Accuracy of the teacher's class token.
+        crop_size: Side of those crops, pixels.
+        thing_crop_scale: A thing's crop is its box grown by this factor about its center, cut at the image's edges;
             stuff is cut by its box (1.5 is CLIPSelf's).
-        batch_size: images a forward.
-        device: where to compute; by default where the encoder's first parameter is.
-        progress: show a bar.
-        fingerprint: of the encoder's text tower, checked against the embeddings'.
+        batch_size: Images a forward.
+        device: Device; by default that of the encoder's first parameter.
+        progress: Show a bar.
+        fingerprint: Fingerprint of the encoder's text tower, checked against the embeddings'.
 
     Returns:
         The report; None on ranks other than 0.
 
     Raises:
-        DataError: names without an embedding, labels out of range.
-        FingerprintMismatchError: the embeddings belong to another encoder.
-        ConfigurationError: no pixel statistics or no class names are known.
+        DataError: Names without an embedding, labels out of range.
+        FingerprintMismatchError: The embeddings belong to another encoder.
+        ConfigurationError: No pixel statistics or no class names are known.
     """
     if pixels is None:
         if not hasattr(dense_encoder, "tower"):
@@ -149,7 +149,7 @@ def measure_regions(
 
 
 def evaluate_regions(*args, **options) -> dict[str, dict[str, float]]:
-    """The metrics of `measure_regions`, which see for the arguments.
+    """The metrics of `measure_regions`, with the same arguments.
 
     Returns:
         {"region_classification": {"boxes_top1", "boxes_top5" (things), "thing_masks_top1", "thing_masks_top5",
@@ -227,7 +227,7 @@ def _crop_features(
 
 
 def _of_all_processes(counters: dict[str, AccuracyCounter], seen: int) -> tuple[dict[str, AccuracyCounter], int]:
-    """The sums over the processes, on rank 0; what was given, elsewhere."""
+    """The sums over the processes on rank 0; the argument itself on other ranks."""
     gathered = comm.gather((counters, seen), dst=0)
     if not comm.is_main_process():
         return counters, seen

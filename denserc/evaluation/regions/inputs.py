@@ -21,8 +21,8 @@ class Region:
     """One labeled segment of an image.
 
     Args:
-        label: index of its class, classes being sorted by category id.
-        is_thing: a countable object, not "stuff".
+        label: Index of its class, classes being sorted by category id.
+        is_thing: A countable object, not "stuff".
         box: (x1, y1, x2, y2) pixels of the original image.
         mask: (H, W) bool.
     """
@@ -38,7 +38,7 @@ class RegionLimits:
     """Limits of the segments that are classified; the defaults are the published protocol.
 
     Args:
-        min_side, max_side: segments whose box has an area (width x height, in pixels of the original image) under
+        min_side, max_side: Segments whose box has an area (width x height, in pixels of the original image) under
             min_side^2 or over max_side^2 are skipped.
         max_segments: Number of segments per image that are read, skipped ones counted.
     """
@@ -51,7 +51,7 @@ class RegionLimits:
         """The regions of an image's segments.
 
         Args:
-            segments: dicts with "label" (int), "isthing" (bool), "mask" (H, W) bool and, for things, "bbox"
+            segments: Dicts with "label" (int), "isthing" (bool), "mask" (H, W) bool and, for things, "bbox"
                 (x1, y1, x2, y2) as the annotation file gives it. Stuff boxes are taken from the mask. Crowds are
                 kept, as in the published protocol.
         """
@@ -83,7 +83,7 @@ def picture_of(entry: dict[str, Any]) -> Image.Image:
     EXIF rotation is not applied: panoptic masks follow the stored pixels.
 
     Raises:
-        DataError: neither is given, or the image is not one.
+        DataError: Neither is given, or the image is not one.
     """
     if "image" in entry:
         image = np.asarray(entry["image"])
@@ -124,10 +124,10 @@ def mask_cells(masks: np.ndarray, scale: float, side: int, grid: tuple[int, int]
 
     Args:
         masks: (R, H, W) bool in the original image's frame.
-        scale: original pixels -> pixels of the square input.
+        scale: Original pixels -> pixels of the square input.
         side: S, of the square input.
         grid: (h, w) of the feature map over it.
-        coverage: a cell belongs to a mask when more than this share of the cell is covered; with 0 every cell that
+        coverage: A cell belongs to a mask when more than this share of the cell is covered; with 0 every cell that
             the mask touches (the published protocol's reading), so that no mask becomes empty.
 
     Returns:
@@ -136,7 +136,7 @@ def mask_cells(masks: np.ndarray, scale: float, side: int, grid: tuple[int, int]
     rows = _overlap(masks.shape[1], scale, side / grid[0], grid[0])  # (h, H)
     columns = _overlap(masks.shape[2], scale, side / grid[1], grid[1])  # (w, W)
     share = rows @ torch.from_numpy(masks).float() @ columns.T  # (R, h, w), in 0..1
-    return share > max(coverage, 1e-6)  # 1e-6: rounding is no touch
+    return share > max(coverage, 1e-6)  # 1e-6: rounding does not count as touching
 
 
 def _overlap(pixels: int, scale: float, cell: float, cells: int) -> torch.Tensor:

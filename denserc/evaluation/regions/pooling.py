@@ -18,7 +18,7 @@ class AccuracyCounter:
     Counts are integers, so that the parts counted by several processes add up exactly.
 
     Args:
-        num_classes: C.
+        num_classes: Number C of classes.
     """
 
     def __init__(self, num_classes: int):
@@ -31,7 +31,7 @@ class AccuracyCounter:
         Args:
             ranked: (R, K) int64, K <= 5 labels by falling score.
             labels: (R,) int64, the truth.
-            is_thing: (R,) bool.
+            is_thing: (R,) bool, True for things.
         """
         ranked, labels, is_thing = ranked.cpu(), labels.cpu(), is_thing.cpu().long()
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.counts.shape[1]:
@@ -69,7 +69,7 @@ def pool_boxes(features: torch.Tensor, boxes: Sequence[torch.Tensor], side: int)
     Args:
         features: (B, E, h, w).
         boxes: B tensors (R_b, 4), (x1, y1, x2, y2) in pixels of the square input.
-        side: of the square input.
+        side: Side of the square input, pixels.
 
     Returns:
         (R, E), image after image.

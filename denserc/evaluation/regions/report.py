@@ -21,8 +21,8 @@ class RegionReport:
     Args:
         names: C class names.
         counters: "boxes", "masks" and perhaps "crops" -> what was counted.
-        protocol: how: input size, which map was pooled, templates, numbers of images and classes, ...
-        is_thing: C, which classes are things; None where only the regions tell.
+        protocol: Settings: input size, pooled map, templates, numbers of images and classes, ...
+        is_thing: C, True for things; None if only the regions distinguish them.
     """
 
     names: Sequence[str]
@@ -41,7 +41,7 @@ class RegionReport:
         return found
 
     def class_rows(self) -> list[dict[str, Any]]:
-        """One row a class, in label order, as thing or stuff; classes without regions have no accuracy."""
+        """One row per class, in label order, as thing or stuff; classes without regions have no accuracy."""
         rows = []
         for label, name in enumerate(self.names):
             parts = [part for part in (True, False) if self._regions(label, part)]

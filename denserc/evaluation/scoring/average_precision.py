@@ -25,12 +25,12 @@ def library_precision(
     """Compute precision (T, R, C, A), -1 where there is nothing to find.
 
     Args:
-        ground_truth: the annotation file's content; not changed.
-        found: detections of images and classes of the truth.
-        truth: the same ground truth as columns; with verifiable keys LVIS's rules are used.
-        masks: compare masks, not boxes.
-        max_dets: detections of a class in an image that count; with LVIS's rules, of an image.
-        reference: pycocotools, otherwise faster-coco-eval.
+        ground_truth: The annotation file's content; not changed.
+        found: Detections of images and classes of the truth.
+        truth: The same ground truth as columns; with verifiable keys LVIS's rules are used.
+        masks: True to compare masks, False to compare boxes.
+        max_dets: Detections of a class in an image that count; with LVIS's rules, of an image.
+        reference: True for pycocotools, False for faster-coco-eval.
     """
     if reference:
         from pycocotools.coco import COCO
@@ -158,20 +158,20 @@ def score_detections(
     """AP of each class.
 
     Args:
-        ground_truth: the content of a COCO instances JSON; read, not changed.
-        detections: a table, or COCO results {"image_id", "category_id", "bbox" [x, y, w, h] and/or "segmentation"
+        ground_truth: The content of a COCO instances JSON; read, not changed.
+        detections: A table, or COCO results {"image_id", "category_id", "bbox" [x, y, w, h] and/or "segmentation"
             RLE, "score"}; read, not changed. Categories that are not evaluated are dropped.
         category_ids: C ids to evaluate, in the order wanted.
-        shape: boxes or masks.
-        max_dets: the most detections of an image that count: per class with COCO's rules, of all classes together
-            with LVIS's, as the reference APIs do. None: no limit.
-        max_dets_of_class: the most detections of a class over the whole set that count ("fixed AP", Dave et al. 2021,
-            "Evaluating Large-Vocabulary Object Detectors": 10,000); None: no limit.
+        shape: Boxes or masks.
+        max_dets: Largest number of detections per image that count: per class with COCO's rules, of all classes
+            together with LVIS's, as the reference APIs do. None for no limit.
+        max_dets_of_class: Largest number of detections per class over the whole set ("fixed AP", Dave et al. 2021,
+            "Evaluating Large-Vocabulary Object Detectors": 10,000); None for no limit.
         federated: LVIS's rules: detections of classes that are neither present in an image nor listed as absent
             there do not count, and those of classes not exhaustively annotated are not false.
 
     Raises:
-        DataError: detections of images that the ground truth lacks, or masks asked for where there are none.
+        DataError: Detections of images that the ground truth lacks, or masks asked for where there are none.
         ConfigurationError: LVIS's rules asked of the reference backend, which has none.
     """
     if federated and backend is Backend.REFERENCE:

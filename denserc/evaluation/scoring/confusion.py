@@ -37,7 +37,7 @@ class Cells:
 
     Args:
         index: (N,) predicted * (C + 1) + true, where ignored pixels have the true class C.
-        count: (N,) pixels.
+        count: (N,) numbers of pixels.
     """
 
     index: np.ndarray
@@ -48,7 +48,7 @@ class ConfusionCounter:
     """Counts pixels by predicted and true class.
 
     Args:
-        classes: C.
+        classes: Number C of classes.
         ignore_label: Value of the label files that is not scored.
     """
 
@@ -64,7 +64,7 @@ class ConfusionCounter:
             truth: (H, W), of a label file.
 
         Raises:
-            DataError: The sizes differ, or the label file has values that are no class.
+            DataError: The sizes differ, or the label file has values of no class.
         """
         if predicted.shape != truth.shape:
             raise DataError(f"The prediction is {predicted.shape} (h, w), the label file {truth.shape}.")
@@ -83,7 +83,7 @@ class ConfusionCounter:
 
 
 def _counted(index: np.ndarray) -> Cells:
-    """How often each of (N,) whole numbers occurs.
+    """Count each of (N,) whole numbers.
 
     Label maps consist of long runs; counting these takes a fraction of the time of counting pixels into a matrix of
     C^2 cells. Noise has no runs, and its pixels are counted.

@@ -54,9 +54,9 @@ def match(
         found_keys: (D,) int64, sorted: the group of each detection; within a group best first.
         truth_keys: (G,) int64, sorted.
         overlaps: (detection rows (P,), object rows (P,)), by detection then object, whole groups -> (P,) IoU.
-        crowd: (G,) bool.
+        crowd: (G,) bool, True for crowds.
         ignored: (G, A) bool, objects that do not count for an area.
-        thresholds: (T,), ascending.
+        thresholds: (T,) IoU thresholds, ascending.
     """
     shape = (len(thresholds), ignored.shape[1])
     rows, states = [np.zeros(0, np.int64)], [np.zeros((0, *shape), np.uint8)]
@@ -89,7 +89,7 @@ def _pairs(found_keys: np.ndarray, truth_keys: np.ndarray) -> Iterator[tuple[np.
         end = np.searchsorted(until, before + _PAIRS, side="right")
         place = np.searchsorted(starts, end, side="right") - 1  # back to the start of a group
         end = len(rows) if end >= len(rows) else starts[place]
-        if end <= begin:  # one group alone is larger
+        if end <= begin:  # a single group is larger
             end = starts[place + 1] if place + 1 < len(starts) else len(rows)
         part = slice(begin, end)
         detections = np.repeat(rows[part], count[part])
@@ -129,7 +129,7 @@ def _match_near(detections, objects, iou, found_keys, crowd, ignored, thresholds
         best = np.maximum.reduceat(wish, np.flatnonzero(heads), axis=0)  # (m, T, A)
         states[chooser[heads]] = np.where(best < 0, UNMATCHED, np.where(best < counts_more, IGNORED, HIT))
         chosen = free & (wish == best[np.cumsum(heads) - 1])
-        # In a round an object is wished for by one detection alone.
+        # In a round only one detection asks for an object.
         taken[own] |= chosen & ~crowd[own][:, None, None]
     return rows, states
 
@@ -138,8 +138,8 @@ class BoxOverlaps:
     """IoU of boxes; for a crowd the share of the detection that it covers.
 
     Args:
-        found: the detections, in the order that is matched.
-        truth: the objects.
+        found: The detections, in the order that is matched.
+        truth: Ground-truth objects.
     """
 
     def __init__(self, found: Detections, truth: Truth):
@@ -193,9 +193,9 @@ def precision_table(found: Detections, truth: Truth, *, masks: bool, max_dets: i
     """(T, R, C, A) as pycocotools' and lvis' accumulate; -1 where a class has nothing to find.
 
     Args:
-        found: detections of images and classes of the truth.
-        masks: compare masks, not boxes.
-        max_dets: detections of a class in an image that count; None: all.
+        found: Detections of images and classes of the truth.
+        masks: True to compare masks, False to compare boxes.
+        max_dets: Detections of a class in an image that count; None: all.
     """
     keys = truth.labels(found.category_ids) * len(truth.image_ids) + truth.images(found.image_ids)
     if truth.verifiable is not None:

@@ -29,11 +29,11 @@ class Truth:
         areas: (G,) float64, the annotation's; with LVIS's rules as without.
         crowd: (G,) bool. LVIS has none.
         ignore: (G,) bool: crowds, or with LVIS's rules the objects that the file marks.
-        instances: (C,) int64, objects that are no crowds.
-        verifiable: sorted keys whose detections count; None: all do (COCO).
-        not_exhaustive: sorted keys whose unmatched detections are not false.
+        instances: (C,) int64, objects that are not crowds.
+        verifiable: Sorted keys whose detections count; None: all do (COCO).
+        not_exhaustive: Sorted keys whose unmatched detections are not false.
         annotations: (G,) the file's own dicts, for masks.
-        image_sizes: (I, 2) int64 (h, w), zeros where the file does not say.
+        image_sizes: (I, 2) int64 (h, w), zeros where the file has none.
     """
 
     image_ids: np.ndarray
@@ -61,7 +61,7 @@ class Truth:
         """The mask of an object as compressed RLE.
 
         Raises:
-            DataError: it has none, or its image no size.
+            DataError: It has none, or its image no size.
         """
         segmentation = self.annotations[row].get("segmentation")
         if not segmentation:
@@ -81,7 +81,7 @@ def read_truth(ground_truth: dict, category_ids: Sequence[int], *, federated: bo
     """The content of a COCO or LVIS JSON as columns; it is not changed.
 
     Raises:
-        DataError: categories that the file does not list, annotations of images that it does not list, or, with
+        DataError: Categories that the file does not list, annotations of images that it does not list, or, with
             `federated`, no "neg_category_ids".
     """
     known = {category["id"] for category in ground_truth["categories"]}
@@ -141,7 +141,7 @@ def _keys_of_lists(images: list[dict], name: str, categories: np.ndarray) -> np.
 
 
 def _place(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Index of each value in `ids` (no two alike), -1 where it is absent."""
+    """Index of each value in `ids` (all different), -1 where it is absent."""
     if not len(ids):
         return np.full(len(values), -1, dtype=np.int64)
     order = np.argsort(ids)
@@ -159,7 +159,7 @@ class Detections:
     Args:
         image_ids, category_ids: (D,) int64, the data set's own.
         boxes: (D, 4) float64, [x, y, width, height] in pixels of the original image.
-        scores: (D,) float64.
+        scores: (D,) float64 scores.
         masks: (D,) compressed RLE {"size", "counts"} or None each; None: no detection has a mask.
     """
 
@@ -174,7 +174,7 @@ class Detections:
 
     @property
     def have_masks(self) -> bool:
-        """Whether there are detections and all of them have a mask."""
+        """True if there are detections and all of them have a mask."""
         return self.masks is not None and len(self) > 0 and all(mask is not None for mask in self.masks)
 
     def __getitem__(self, rows: np.ndarray | slice) -> "Detections":
@@ -200,7 +200,7 @@ class Detections:
         """From {"image_id", "category_id", "score", "bbox" and/or "segmentation"}, read one by one.
 
         Raises:
-            DataError: an entry lacks a key, or holds something else than numbers.
+            DataError: An entry lacks a key, or holds something else than numbers.
         """
         entries = iter(results)
         tables, read = [], 0

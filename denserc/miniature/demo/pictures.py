@@ -36,7 +36,7 @@ def fresh_scenes(count: int, domain: Domain = Domain.MAIN, things: int | None = 
 
 
 def truth_of(scene: Scene) -> DrawnObjects:
-    """What is in a scene."""
+    """Names of a scene's contents."""
     names = [rename(thing.name, scene.domain) for thing in scene.things]
     novel = [thing.name in NOVEL_NAMES for thing in scene.things]
     boxes = []
@@ -65,6 +65,19 @@ def compare_detectors(places: Places, seed: int, names: Sequence[str], count: in
         detector = load_predictor(places, seed, contender, names)
         found[contender.title] = [detect(detector, scene.image) for scene in scenes]
     return detection_page([scene.image for scene in scenes], [truth_of(scene) for scene in scenes], found)
+
+
+def first_look(count: int = 3) -> tuple[np.ndarray, list[DrawnObjects]]:
+    """Fresh scenes, ground truth and what the packaged detector finds there, before anything is trained.
+
+    Returns:
+        The page, and the detections of each scene.
+    """
+    predictor = Predictor("miniature", device="cpu", threshold=SHOWN)
+    scenes = fresh_scenes(count, things=5)
+    found = [detect(predictor, scene.image) for scene in scenes]
+    truths = [truth_of(scene) for scene in scenes]
+    return detection_page([scene.image for scene in scenes], truths, {"packaged detector": found}), found
 
 
 def ask(places: Places, seed: int, names: Sequence[str], count: int = 6) -> tuple[np.ndarray, list[list[dict]]]:

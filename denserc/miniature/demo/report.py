@@ -1,6 +1,6 @@
 """The demo's table and report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ...visualization import (
     plot_curves,
     write_report,
 )
+from ..world import Domain
 from .stages import CONTENDERS, Places
 
 COLUMNS = (
@@ -28,24 +29,48 @@ COLUMNS = (
     Column("all", title="All"),
     Column("transfer", title="Transfer"),
 )
+SEGMENTATION_COLUMNS = (
+    Column("seen", title="Seen"),
+    Column("unseen", title="Unseen"),
+    Column("transfer", title="Transfer"),
+    Column("training_free", title="Training-free"),
+    Column("training_free_unseen", title="Training-free, unseen"),
+)
 NOTE = (
     "Boxes, thing and stuff masks: region classification, top-1 mean accuracy (percent, 73 classes). Novel, base, all: "
-    "open-vocabulary detection, AP50, 17 + 48 classes, generalised. Transfer: AP on the second domain by its own names."
+    "open-vocabulary detection, AP50, 17 + 48 classes, generalized. Transfer: AP on the second domain by its own names."
+)
+SEGMENTATION_NOTE = (
+    "mIoU of CAT-Seg on 54 seen and 19 unseen classes, and on all 73 of the second domain by its own names. "
+    "Training-free: mIoU of only the dense features on all 73 classes of the first domain, and on the 19."
 )
 
 Results = Mapping[int, Mapping[str, dict]]  # seed -> contender's key -> results of both stages
 
 
 def summary(results: Results) -> ResultTable:
-    """One row a contender, mean and deviation over the seeds."""
-    rows = {}
-    for contender in CONTENDERS:
-        runs = [_numbers(of_seed[contender.key]) for of_seed in results.values()]
-        rows[contender.title] = {name: RunStatistics.of(run[name] for run in runs) for name in runs[0]}
+    """One row per contender: mean and deviation over the seeds."""
     crops = next(iter(results.values()))["clip"]["regions"]["thing_crops_top1"]
     ceiling = f" The teacher's class token on the crops of the same boxes: {crops:.1f}."
-    seeds = f" Mean ± deviation over the seeds {', '.join(map(str, results))}." if len(results) > 1 else ""
-    return ResultTable(COLUMNS, rows, corner="encoder", note=NOTE + ceiling + seeds)
+    return ResultTable(COLUMNS, _rows(results, _numbers), corner="encoder", note=NOTE + ceiling + _seeds(results))
+
+
+def segmentation_summary(results: Results) -> ResultTable:
+    """The same for segmentation."""
+    rows = _rows(results, _segmentation_numbers)
+    return ResultTable(SEGMENTATION_COLUMNS, rows, corner="encoder", note=SEGMENTATION_NOTE + _seeds(results))
+
+
+def _rows(results: Results, numbers: Callable[[dict], dict[str, float]]) -> dict[str, dict[str, RunStatistics]]:
+    rows = {}
+    for contender in CONTENDERS:
+        runs = [numbers(of_seed[contender.key]) for of_seed in results.values()]
+        rows[contender.title] = {name: RunStatistics.of(run[name] for run in runs) for name in runs[0]}
+    return rows
+
+
+def _seeds(results: Results) -> str:
+    return f" Mean ± deviation over the seeds {', '.join(map(str, results))}." if len(results) > 1 else ""
 
 
 def _numbers(result: dict) -> dict[str, float]:
@@ -61,14 +86,25 @@ def _numbers(result: dict) -> dict[str, float]:
     }
 
 
+def _segmentation_numbers(result: dict) -> dict[str, float]:
+    return {
+        "seen": result["segmentation"]["mIoU_seen"],
+        "unseen": result["segmentation"]["mIoU_unseen"],
+        "transfer": result["segmentation_transfer"]["mIoU"],
+        "training_free": result["dense_segmentation"]["mIoU"],
+        "training_free_unseen": result["dense_segmentation"]["mIoU_unseen"],
+    }
+
+
 def write_demo_report(
     path: Path,
-    table: ResultTable,
+    tables: Sequence[ResultTable],
     places: Places,
     seed: int,
     *,
     comparison: np.ndarray,
     asked: np.ndarray,
+    segmented: Mapping[Domain, np.ndarray],
     names: Sequence[str],
     features: Sequence[np.ndarray],
     settings: Mapping[str, object],
@@ -83,19 +119,33 @@ def write_demo_report(
         {c.title: places.folder(seed, c, "detector") / "metrics.json" for c in CONTENDERS},
         ["total_loss", "loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"],
     )
-    colours = "Novel classes are red, base classes blue; the detector was trained on boxes of base classes alone."
+    segmenters = plot_curves(
+        {c.title: places.folder(seed, c, "segmenter") / "metrics.json" for c in CONTENDERS}, ["total_loss"]
+    )
+    colors = "Novel classes are red, base classes blue; the detector was trained only on boxes of base classes."
     sections = [
-        Section("Results", [table]),
-        Section("Detections on fresh scenes", [Picture(comparison, colours)]),
+        Section("Results", tables),
+        Section("Detections on fresh scenes", [Picture(comparison, colors)]),
         Section(
             "Detections of names from the command line",
-            [Listing(", ".join(names)), Picture(asked, f"DenseRC's detector asked for these names only. {colours}")],
+            [Listing(", ".join(names)), Picture(asked, f"DenseRC's detector asked for these names only. {colors}")],
+        ),
+        Section(
+            "Segmentation of fresh scenes",
+            [
+                Picture(segmented[Domain.MAIN], "CAT-Seg over each encoder. Its training has not seen red names."),
+                Picture(
+                    segmented[Domain.TRANSFER],
+                    "The second domain by its own names, none of which training has seen. Red ones are the names of "
+                    "classes that it has not seen in the first domain either.",
+                ),
+            ],
         ),
         Section(
             "Dense features before and after",
             [
                 Words(
-                    "Cosine of every patch to the marked one, then the first three principal components as colours, "
+                    "Cosine of every patch to the marked one, then the first three principal components as colors, "
                     "for the undistilled CLIP and for both distilled encoders."
                 ),
                 *(
@@ -106,10 +156,11 @@ def write_demo_report(
         ),
         Section("Distillation", [Picture(losses, "Losses of the distillation; CLIPSelf has no coherence term.")]),
         Section("Detector training", [Picture(training, "Losses of the three detectors.")]),
+        Section("Segmenter training", [Picture(segmenters, "Losses of CAT-Seg over the three encoders.")]),
         Section("Settings", [Settings(settings)]),
     ]
     lead = (
         "A CLIP trained on captions of a small drawn world, its dense features reconstructed by distillation, and "
-        "open-vocabulary detectors trained on top of the frozen encoders."
+        "open-vocabulary detectors and segmenters trained on top of the encoders."
     )
     write_report(path, sections, title="DenseRC demo", lead=lead)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ...construction import GradientCheckpointing
 from ...structures import ConfigurationError
 from .chunks import in_chunks
 from .classes import ClassAggregation, ClassAttention
@@ -20,18 +21,25 @@ from .spatial import SpatialAggregation
 DROPPED = -100.0
 """Logit of a class that is not among an image's S best."""
 
+CPU_CHUNK, OTHER_CHUNK = 16, 128
+"""Maps (B T) that are computed at once on a CPU, whose caches they should fit, and on other devices."""
+
 
 class AggregatorLayer(nn.Module):
     """Spatial aggregation, then class aggregation.
 
     Args:
         spatial, classes: The two parts.
+
+    Attributes:
+        gradient_checkpointing: Part of the layer that the backward pass recomputes.
     """
 
     def __init__(self, *, spatial: SpatialAggregation, classes: ClassAggregation):
         super().__init__()
         self.spatial = spatial
         self.classes = classes
+        self.gradient_checkpointing = GradientCheckpointing.NONE
 
     def forward(
         self,
@@ -43,29 +51,34 @@ class AggregatorLayer(nn.Module):
         chunk: int,
     ) -> torch.Tensor:
         """(B, T, h, w, C) maps, (B, h, w, .) and (B, T, .) guidance -> (B, T, h, w, C); see ClassAggregation."""
-        x = in_chunks(lambda maps: self.spatial(maps, appearance), x, 1, max(1, chunk // len(x)))
+        at_once = max(1, chunk // len(x))  # classes
+        x = in_chunks(lambda maps: self.spatial(maps, appearance), x, 1, at_once, self.gradient_checkpointing)
         return self.classes(x, text_guidance, pooling=pooling, chunk=chunk)
 
 
 class Aggregator(nn.Module):
     """Cost volume, embedding, layers, decoders, head.
 
-    All classes are computed alike and meet only in the class aggregation. Without gradient, everything else runs in
-    chunks of classes.
+    Classes interact only in the class aggregation. Without gradient, and where a backward pass
+    recomputes, everything else runs in chunks of classes.
 
     Args:
-        embed_dim: E.
-        channels: C.
+        embed_dim: Width E of the embeddings.
+        channels: Number C of channels per class.
         appearance_channels, text_channels: Channels of the projected guidance from dense features and text.
-        num_layers, num_heads, window, attention: Of the layers.
+        num_layers, num_heads, window, attention: Options of the layers.
         decoder_channels: Output channels of each decoder.
         guidance_channels: Channels of each decoder's guidance as given.
         projected_channels: The same after projection.
         training_pooling, test_pooling: (h, w) of the average pooling in the class aggregation.
         class_limit: S ("pad_len" in CAT-Seg). With fewer classes, learned padding tokens fill up to S; of more, each
             image keeps its S best by their largest cosine and the others get the logit DROPPED. 0: neither.
-        num_prompts: P.
-        chunk: Maps (B T) that are computed at once without gradient.
+        num_prompts: Number P of prompts per class.
+        chunk: Maps (B T) that are computed at once without gradient or with gradient checkpointing; 0: CPU_CHUNK or
+            OTHER_CHUNK.
+
+    Attributes:
+        gradient_checkpointing: Part that the backward pass recomputes, see `set_gradient_checkpointing`.
     """
 
     def __init__(
@@ -86,7 +99,7 @@ class Aggregator(nn.Module):
         test_pooling: tuple[int, int] = (1, 1),
         class_limit: int = 256,
         num_prompts: int = 1,
-        chunk: int = 128,
+        chunk: int = 0,
     ):
         super().__init__()
         if not len(decoder_channels) == len(guidance_channels) == len(projected_channels):
@@ -100,6 +113,7 @@ class Aggregator(nn.Module):
         self.test_pooling = tuple(test_pooling)
         self.class_limit = class_limit
         self.chunk = chunk
+        self.gradient_checkpointing = GradientCheckpointing.NONE
         self.embedding = nn.Conv2d(num_prompts, channels, kernel_size=7, padding=3)
         self.appearance_projection = nn.Sequential(nn.Conv2d(embed_dim, appearance_channels, 3, padding=1), nn.ReLU())
         self.text_projection = nn.Sequential(nn.Linear(embed_dim, text_channels), nn.ReLU())
@@ -135,7 +149,7 @@ class Aggregator(nn.Module):
 
         Args:
             dense: (B, E, h, w) dense image features.
-            guidance: Of decoder i a map (B, ., 2^(i+1) h, 2^(i+1) w).
+            guidance: One map per decoder; decoder i takes (B, ., 2^(i+1) h, 2^(i+1) w).
             text: (T, P, E) unit text embeddings.
 
         Returns:
@@ -150,6 +164,16 @@ class Aggregator(nn.Module):
         logits = self._logits(dense, guidance, cost.gather(2, index), text_guidance[kept])
         whole = logits.new_full((len(cost), cost.shape[2], *logits.shape[2:]), DROPPED)
         return whole.scatter(1, kept[:, :, None, None].expand_as(logits), logits)
+
+    def maps_at_once(self, device: torch.device) -> int:
+        """`chunk`, or the default of the device."""
+        return self.chunk or (CPU_CHUNK if device.type == "cpu" else OTHER_CHUNK)
+
+    def set_gradient_checkpointing(self, kind: GradientCheckpointing) -> None:
+        """Choose what the embedding, the layers and the decoders compute again in the backward pass."""
+        self.gradient_checkpointing = kind
+        for layer in self.layers:
+            layer.gradient_checkpointing = layer.classes.gradient_checkpointing = kind
 
     def best_classes(self, cost: torch.Tensor) -> torch.Tensor | None:
         """(B, P, T, h, w) -> (B, S), ascending: the classes of the largest cosine over prompts and positions.
@@ -166,16 +190,18 @@ class Aggregator(nn.Module):
     ) -> torch.Tensor:
         """(B, P, S, h, w) costs and (B, S, G) text guidance -> (B, S, F h, F w)."""
         pooling = self.training_pooling if self.training else self.test_pooling
-        at_once = max(1, self.chunk // len(cost))  # classes
+        chunk = self.maps_at_once(cost.device)
+        at_once = max(1, chunk // len(cost))  # classes
         appearance = self.appearance_projection(dense).permute(0, 2, 3, 1)  # (B, h, w, G)
-        x = in_chunks(self._embed, cost.transpose(1, 2), 1, at_once)  # (B, S, h, w, C)
+        again = self.gradient_checkpointing
+        x = in_chunks(self._embed, cost.transpose(1, 2), 1, at_once, again)  # (B, S, h, w, C)
         for layer in self.layers:
-            x = layer(x, appearance, text_guidance, pooling=pooling, chunk=self.chunk)
+            x = layer(x, appearance, text_guidance, pooling=pooling, chunk=chunk)
         projected = [project(one) for project, one in zip(self.guidance_projections, guidance, strict=True)]
         pairs = zip(self.decoders, projected, strict=True)
         convolved = [decoder.convolve_guidance(one) for decoder, one in pairs]
         # A decoded map has F^2 times the positions, and a share of the channels.
-        return in_chunks(lambda maps: self._decode(maps, convolved), x, 1, max(1, at_once // 2))
+        return in_chunks(lambda maps: self._decode(maps, convolved), x, 1, max(1, at_once // 2), again)
 
     def _embed(self, cost: torch.Tensor) -> torch.Tensor:
         """(B, S, P, h, w) -> (B, S, h, w, C)."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ...construction import GradientCheckpointing
 from .chunks import in_chunks
 from .options import ClassAttentionKind
 from .spatial import joint_linear
@@ -24,9 +25,9 @@ class ClassAttention(nn.Module):
     counted M times.
 
     Args:
-        channels: C.
-        guidance_channels: G.
-        num_heads: A.
+        channels: Number C of channels.
+        guidance_channels: Number G of guidance channels.
+        num_heads: Number A of heads.
         kind: See ClassAttentionKind.
     """
 
@@ -76,7 +77,7 @@ def _linear_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra: 
     """phi(q) (sum phi(k) v) / (phi(q) sum phi(k)), phi = elu + 1, of (B, n, T, A, d)."""
     q, k = F.elu(q) + 1, F.elu(k) + 1
     total = k.shape[2] + count
-    values = torch.einsum("bntad,bntae->bnade", k, v / total)  # as in the original: sums stay small
+    values = torch.einsum("bntad,bntae->bnade", k, v / total)  # as in CAT-Seg: sums stay small
     weights = k.sum(dim=2)  # (B, n, A, d)
     if extra is not None:
         extra_k = F.elu(extra[0]) + 1
@@ -106,10 +107,13 @@ class ClassAggregation(nn.Module):
 
     Args:
         attention: See ClassAttention.
-        channels: C.
-        guidance_channels: G.
+        channels: Number C of channels.
+        guidance_channels: Number G of guidance channels.
         padded_length: Number of classes up to which padding tokens are added; 0 for none.
         mlp_ratio: Width of the MLP over C.
+
+    Attributes:
+        gradient_checkpointing: Part that the backward pass recomputes.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class ClassAggregation(nn.Module):
     ):
         super().__init__()
         self.padded_length = padded_length
+        self.gradient_checkpointing = GradientCheckpointing.NONE
         if padded_length:
             self.padding_token = nn.Parameter(torch.zeros(channels))
             self.padding_guidance = nn.Parameter(torch.zeros(guidance_channels))
@@ -140,7 +145,7 @@ class ClassAggregation(nn.Module):
             x: (B, T, h, w, C).
             guidance: (B, T, G).
             pooling: (h, w) of the average pooling.
-            chunk: Number of maps (B T) whose size the memory may have, without gradient.
+            chunk: Number of maps (B T) whose size the memory may have, without gradient or with checkpointing.
 
         Returns:
             (B, T, h, w, C).
@@ -160,7 +165,8 @@ class ClassAggregation(nn.Module):
 
         sequences = pooled.permute(0, 2, 3, 1, 4).flatten(1, 2)  # (B, n, T, C)
         positions = max(1, chunk * sequences.shape[1] // (b * t))
-        y = in_chunks(mix, sequences, 1, positions).unflatten(1, size).permute(0, 3, 1, 2, 4)  # (B, T, p, q, C)
+        mixed = in_chunks(mix, sequences, 1, positions, self.gradient_checkpointing)
+        y = mixed.unflatten(1, size).permute(0, 3, 1, 2, 4)  # (B, T, p, q, C)
         if size != (h, w):
             maps = y.flatten(0, 1).permute(0, 3, 1, 2)
             maps = F.interpolate(maps, size=(h, w), mode="bilinear", align_corners=True)

@@ -14,9 +14,9 @@ class UpsamplingDecoder(nn.Module):
     """Transposed convolution to twice the size, guidance appended, then two convolutions with GroupNorm and ReLU.
 
     Args:
-        channels: C.
-        out_channels: O.
-        guidance_channels: G.
+        channels: Input channels C.
+        out_channels: Output channels O.
+        guidance_channels: Guidance channels G.
     """
 
     def __init__(self, *, channels: int, out_channels: int, guidance_channels: int):

@@ -4,7 +4,8 @@ Shape letters: B pictures, V views, T classes, E width of the image-text space, 
 (h, w) feature grid, F = 2^(number of decoders).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -12,12 +13,14 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
-from ...construction import DenseEncoder
+from ...construction import DenseEncoder, GradientCheckpointing
+from ...engine import free_bytes
 from ...openvocab.checkpoint import build_towers
 from ...openvocab.vocabulary import ClassEmbeddings, OpenVocabularyModel
-from ...structures import ConfigurationError, DataError, choose
+from ...structures import ConfigurationError, DataError, Vocabulary, choose
 from ..data import configured_test_augmentations
 from .aggregation import DROPPED, Aggregator
+from .background import BackgroundEmbeddings, read_background
 from .options import (
     Background,
     ClassAttentionKind,
@@ -38,16 +41,17 @@ class CATSeg(OpenVocabularyModel):
     """Dense encoder, cost volume, aggregator; parts of both towers learn with it.
 
     Args:
-        encoder: Dense features and residual maps; trained as `image_training` says, its gates never.
+        encoder: Encoder of dense features and residual maps; `image_training` selects what it trains, never its gates.
         aggregator: See Aggregator.
         blocks: Blocks of the tower whose residual maps guide the decoders; decoder i takes the i-th.
         guidance_channels: Channels of these maps after upsampling to the decoders' sizes.
         input_size: (H, W) of the network input; every view is squashed to it.
-        views: How a picture is looked at outside of training.
+        views: Views of a picture outside of training, such as windows.
         dense_features, ignored, output, background: See the options.
         background_threshold: Probability below which a pixel is background, for Background.THRESHOLD.
-        image_training, text_training: What learns in the two towers.
-        tower_lr_factor: Factor of the learning rate for that.
+        image_training, text_training: Weights of the two towers that are trained.
+        tower_lr_factor: Factor of the learning rate for these weights.
+        gradient_checkpointing: Part of the aggregator and of both towers that a training's backward pass recomputes.
         options: Arguments of OpenVocabularyModel.
     """
 
@@ -71,6 +75,7 @@ class CATSeg(OpenVocabularyModel):
         image_training: TowerTraining = TowerTraining.QV,
         text_training: TowerTraining = TowerTraining.QV,
         tower_lr_factor: float = 0.01,
+        gradient_checkpointing: GradientCheckpointing = GradientCheckpointing.NONE,
         **options,
     ):
         super().__init__(learn_text=text_training is not TowerTraining.NONE, **options)
@@ -88,15 +93,17 @@ class CATSeg(OpenVocabularyModel):
             nn.ConvTranspose2d(encoder.width, channels, kernel_size=2 ** (i + 1), stride=2 ** (i + 1))
             for i, channels in enumerate(guidance_channels)
         )
-        self.class_embeddings = ClassEmbeddings(embed_dim=encoder.embed_dim, background=background is Background.PROMPT)
+        self.class_embeddings = BackgroundEmbeddings(
+            embed_dim=encoder.embed_dim, choice=background, threshold=background_threshold
+        )
         self.input_size = tuple(input_size)
         self.views = views
         self.dense_features = dense_features
         self.ignored = ignored
         self.output = output
-        self.background = background
-        self.background_threshold = background_threshold
+        self._own_background = background, background_threshold
         self.tower_lr_factor = tower_lr_factor
+        self.set_gradient_checkpointing(gradient_checkpointing)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -151,6 +158,9 @@ class CATSeg(OpenVocabularyModel):
             "image_training": choose(TowerTraining, settings.TRAIN.IMAGE, f"{key}.TRAIN.IMAGE"),
             "text_training": choose(TowerTraining, settings.TRAIN.TEXT, f"{key}.TRAIN.TEXT"),
             "tower_lr_factor": settings.TRAIN.LR_FACTOR,
+            "gradient_checkpointing": choose(
+                GradientCheckpointing, settings.GRADIENT_CHECKPOINTING, f"{key}.GRADIENT_CHECKPOINTING"
+            ),
         }
 
     @property
@@ -158,11 +168,63 @@ class CATSeg(OpenVocabularyModel):
         """The embeddings that pixels are compared with."""
         return self.class_embeddings
 
+    @property
+    def background(self) -> Background:
+        """Background in use."""
+        return self.class_embeddings.choice
+
+    @property
+    def background_threshold(self) -> float:
+        """Probability below which a pixel is background, for Background.THRESHOLD."""
+        return self.class_embeddings.threshold
+
+    def set_vocabulary(
+        self,
+        names: Sequence[str],
+        templates: Sequence[str] | None = None,
+        novel: Iterable[str] = (),
+        *,
+        background: Background | str | None = None,
+        background_threshold: float | None = None,
+    ) -> None:
+        """Use these classes from now on; see OpenVocabularyModel.
+
+        Args:
+            background: Background of these classes; None for the configured one.
+            background_threshold: Probability below which a pixel is background; None for the configured one.
+
+        Raises:
+            ConfigurationError: An unknown background, or "threshold" without a threshold.
+        """
+        choice, threshold = self._own_background
+        threshold = threshold if background_threshold is None else background_threshold
+        if background is not None:
+            choice = read_background(background, threshold)
+        vocabulary = Vocabulary(names, novel=novel)  # refuses bad names before anything changes
+        before = self.background, self.background_threshold
+        self.class_embeddings.use_background(choice, threshold)
+        try:
+            super().set_vocabulary(vocabulary.names, templates, vocabulary.novel)
+        except Exception:
+            self.class_embeddings.use_background(*before)
+            raise
+
+    def use_dataset(self, name: str) -> None:
+        """Use the classes of a registered data set, with the configured background."""
+        self.class_embeddings.use_background(*self._own_background)
+        super().use_dataset(name)
+
     def train(self, mode: bool = True) -> "CATSeg":
         """Set the mode of the aggregator; both towers stay in eval, also where parts of them learn."""
         super().train(mode)
         self.encoder.eval()
         return self
+
+    def set_gradient_checkpointing(self, kind: GradientCheckpointing) -> None:
+        """Choose what the aggregator and both towers compute again in the backward pass."""
+        self.aggregator.set_gradient_checkpointing(kind)
+        self.encoder.gradient_checkpointing = kind
+        self.text_tower.set_gradient_checkpointing(kind is GradientCheckpointing.FULL)
 
     def parameter_groups(self, cfg: CfgNode) -> list[dict]:
         """Groups for the optimizer: towers at a lower rate, norms without (SOLVER.WEIGHT_DECAY_NORM) weight decay."""
@@ -190,8 +252,13 @@ class CATSeg(OpenVocabularyModel):
                 and "width" of the result, by default those of the picture.
 
         Returns:
-            {"loss_sem_seg": scalar}, or [{"sem_seg": (T, height, width) probabilities}], with OUTPUT "labels"
-            (height, width) int64. With a background there is one class more, the last.
+            {"loss_sem_seg": scalar}, or [{"sem_seg": (T, height, width) probabilities}]; with OUTPUT "labels"
+            [{"sem_seg": (height, width) int64, "scores": (height, width) probability of that class}]. With a background
+            there is one class more, the last.
+
+        Raises:
+            ConfigurationError: The scores of all classes do not fit into memory.
+            DataError: Labels of the wrong shape.
         """
         dtype = self.pixel_mean.dtype
         images = [(one["image"].to(self.device, dtype) - self.pixel_mean) / self.pixel_std for one in batched_inputs]
@@ -200,7 +267,7 @@ class CATSeg(OpenVocabularyModel):
             with torch.no_grad():
                 text = self.classes.require()
                 pairs = zip(images, batched_inputs, strict=True)
-                return [{"sem_seg": self._segment(image, one, text)} for image, one in pairs]
+                return [self._segment(image, one, text) for image, one in pairs]
         text = self.text_features()
         logits = self.logits(torch.cat([resize(image[None], self.input_size) for image in images]), text)
         targets = [one["sem_seg"].to(self.device) for one in batched_inputs]
@@ -233,21 +300,32 @@ class CATSeg(OpenVocabularyModel):
                 losses.append((F.softplus(one).sum() - chosen.sum()) / one.numel())
         return torch.stack(losses).mean()
 
-    def _segment(self, image: torch.Tensor, one: dict, text: torch.Tensor) -> torch.Tensor:
-        """Scores or labels of a normalized picture (3, H, W)."""
+    def _segment(self, image: torch.Tensor, one: dict, text: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Scores or labels of a normalized picture (3, H, W), see `forward`."""
         size = one.get("height", image.shape[-2]), one.get("width", image.shape[-1])
+        if self.output is Output.SCORES:
+            self._require_memory(len(text), size)
         views = torch.cat([resize(view[None], self.input_size) for view in self.views.cut(image)])
-        at_once = max(1, self.aggregator.chunk // len(text))
+        at_once = max(1, self.aggregator.maps_at_once(image.device) // len(text))
         logits = torch.cat([self.logits(some, text) for some in views.split(at_once)])  # (V, T, F h, F w)
         parts = self._merged(logits, tuple(image.shape[-2:]), size)
         if self.output is Output.LABELS:
-            return self._labels(parts, size, len(text))
+            labels, best = self._labels(parts, size, len(text))
+            return {"sem_seg": labels, "scores": best}
         scores = logits.new_full((len(text), *size), DROPPED).sigmoid()
         for index, part in parts:
             scores[index] = part
         if self.background is Background.THRESHOLD:
             scores = torch.cat([scores, torch.full_like(scores[:1], self.background_threshold)])
-        return scores
+        return {"sem_seg": scores}
+
+    def _require_memory(self, classes: int, size: tuple[int, int]) -> None:
+        needed, free = classes * size[0] * size[1] * self.pixel_mean.element_size(), free_bytes(self.device)
+        if free is not None and needed > free:
+            raise ConfigurationError(
+                f"Scores of {classes} classes for {size[0]} x {size[1]} pixels take {needed / 2**30:.1f} GiB, but "
+                f"{free / 2**30:.1f} GiB are free. Set MODEL.CATSEG.OUTPUT to 'labels', or ask for a smaller result."
+            )
 
     def _merged(
         self, logits: torch.Tensor, image_size: tuple[int, int], size: tuple[int, int]
@@ -257,8 +335,8 @@ class CATSeg(OpenVocabularyModel):
         for index in alive.split(MERGED_AT_ONCE):
             yield index, self.views.merge(logits[:, index], image_size, size)
 
-    def _labels(self, parts: Iterator, size: tuple[int, int], count: int) -> torch.Tensor:
-        """(h, w): the class of the largest score, the first of equal ones."""
+    def _labels(self, parts: Iterator, size: tuple[int, int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(h, w) class of the largest score, the first of equal ones, and (h, w) that score."""
         best = torch.full(size, -1.0, dtype=self.pixel_mean.dtype, device=self.device)
         labels = torch.zeros(size, dtype=torch.long, device=self.device)
         for index, scores in parts:
@@ -268,4 +346,13 @@ class CATSeg(OpenVocabularyModel):
             labels = torch.where(better, index[position], labels)
         if self.background is Background.THRESHOLD:
             labels[best < self.background_threshold] = count
-        return labels
+            best = best.clamp(min=self.background_threshold)
+        return labels, best
+
+    @contextmanager
+    def best_labels(self) -> Iterator[None]:
+        before, self.output = self.output, Output.LABELS
+        try:
+            yield
+        finally:
+            self.output = before

@@ -7,8 +7,8 @@ class DenseFeatures(Enum):
     """Length of the dense features that enter the aggregator; the cost volume normalizes them either way.
 
     DeCLIP's branch passes unit vectors to the appearance guidance, CAT-Seg itself passes them raw. The DenseRC paper
-    does not tell; it compares with DeCLIP's figures and replaces "only the visual encoder", so unit vectors are the
-    default, and configs over OpenAI's CLIP say "raw".
+    does not specify it. It compares with DeCLIP's figures and replaces "only the visual encoder", so unit vectors are
+    the default, and configs over OpenAI's CLIP set "raw".
     """
 
     UNIT = "unit"
@@ -40,7 +40,7 @@ class Output(Enum):
     """Content of "sem_seg"."""
 
     SCORES = "scores"  # (T, H, W) probabilities per class
-    LABELS = "labels"  # (H, W) index of the best class; takes T times less memory
+    LABELS = "labels"  # (H, W) index of the best class, with its probability; takes T times less memory
 
 
 class Background(Enum):
@@ -55,7 +55,7 @@ class TowerTraining(Enum):
     """Weights of a CLIP tower's attention that learn; biases and everything else stay.
 
     CAT-Seg trains q and v of both towers. DeCLIP's branch does so in the image tower, but trains the whole joint
-    projection of the text tower, whose storage has q, k and v in one tensor. The DenseRC paper does not tell which;
+    projection of the text tower, whose storage has q, k and v in one tensor. The DenseRC paper does not specify it;
     the default is CAT-Seg's.
     """
 

@@ -28,11 +28,11 @@ class WindowAttention(nn.Module):
     """Softmax attention inside windows; q and k see the guidance, v does not.
 
     Args:
-        channels: C.
-        guidance_channels: G.
-        num_heads: A.
+        channels: Number C of channels.
+        guidance_channels: Number G of guidance channels.
+        num_heads: Number A of heads.
         window: Side of a window; a grid that is not larger has one window, without shift.
-        shifted: Whether windows are displaced by half their side, cyclically.
+        shifted: True to displace windows by half their side, cyclically.
     """
 
     def __init__(self, *, channels: int, guidance_channels: int, num_heads: int, window: int, shifted: bool):
@@ -69,7 +69,7 @@ class WindowLayout:
     Args:
         grid: (h, w). A side that is not a multiple of the window is padded; padding is masked.
         window: Side of a window.
-        shifted: Whether a side that is longer than the window is shifted by half of it.
+        shifted: True to shift a side that is longer than the window by half of it.
     """
 
     def __init__(self, grid: tuple[int, int], window: int, shifted: bool):
@@ -126,7 +126,7 @@ class SwinBlock(nn.Module):
 
     Args:
         attention: See WindowAttention.
-        channels: C.
+        channels: Number C of channels.
         mlp_ratio: Width of the MLP over C.
     """
 
@@ -147,8 +147,8 @@ class SpatialAggregation(nn.Module):
     """Two Swin blocks, the second one shifted, with one norm of the guidance for both.
 
     Args:
-        channels: C.
-        guidance_channels: G.
+        channels: Number C of channels.
+        guidance_channels: Number G of guidance channels.
         num_heads, window: See WindowAttention.
     """
 

@@ -29,7 +29,7 @@ def window_starts(length: int, own: int, stride: int) -> list[int]:
 
 
 class Views(ABC):
-    """How a picture is looked at outside of training."""
+    """Views of a picture that the model runs on outside of training."""
 
     @abstractmethod
     def cut(self, image: torch.Tensor) -> list[torch.Tensor]:

@@ -33,7 +33,7 @@ def _content() -> dict:
 
 @pytest.fixture
 def content() -> dict:
-    """Of the annotation file; change it before `make`."""
+    """Content of the annotation file; tests change it before they call `make`."""
     return _content()
 
 

@@ -119,7 +119,7 @@ NONSENSE = (
 
 
 def test_no_nonsense_stops_the_doctor(content, make):
-    """Whatever stands in a file, it is reported and does not end in a traceback."""
+    """Malformed content of any kind is reported and does not end in a traceback."""
     for seed in range(600):
         damaged, rng = copy.deepcopy(content), random.Random(seed)
         for _ in range(rng.randint(1, 3)):

@@ -45,7 +45,7 @@ def test_context_labels_mean_their_names():
 
 def test_ade20k_847_from_red_and_green():
     assert list(ade20k_full_ids()) == TABLES["ade847_ids_in_class_order"]
-    ids = [2978, 312, 3148, 1]  # wall, building, the last, one that is no class
+    ids = [2978, 312, 3148, 1]  # wall, building, the last, one that is not a class
     rgb = np.array([[[i // 256 * 10 + 3, i % 256, 77] for i in ids]], dtype=np.uint8)
     converted = label_maps.ade20k_847(rgb)
     assert converted.dtype == np.uint16 and converted[0].tolist() == [0, 1, 846, 65535]

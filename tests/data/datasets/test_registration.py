@@ -155,14 +155,14 @@ def test_a_wrong_description_is_refused(tmp_path, text, message):
         register_from_yaml(path)
 
 
-def test_classes_that_the_file_lacks_are_named_when_the_set_is_used(json_file, tmp_path):
+def test_classes_missing_from_the_file_are_named_on_use(json_file, tmp_path):
     (tmp_path / "d.yaml").write_text("name: d\nbase: [horses]\nval: {annotations: instances.json, images: x}")
     register_from_yaml(tmp_path / "d.yaml")
     with pytest.raises(DataError, match="lack 'horses' .did you mean 'horse'"):
         DatasetCatalog.get("d_val")
 
 
-def test_a_config_registers_descriptions_before_its_sets_are_looked_up(json_file, tmp_path):
+def test_config_registers_descriptions_before_looking_up_sets(json_file, tmp_path):
     (tmp_path / "d.yaml").write_text("name: d\nbase: [horse]\nval: {annotations: instances.json, images: x}")
     cfg = get_denserc_config()
     cfg.merge_from_list(["DATASETS.REGISTER", f"('{tmp_path / 'd.yaml'}',)"])

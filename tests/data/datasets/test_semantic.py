@@ -16,8 +16,9 @@ from denserc.data.datasets.semantic import (
     semantic_records,
 )
 from denserc.data.images.labels import read_labels, write_labels
+from denserc.data.vocabulary.published import vocabulary as published_vocabulary
 from denserc.segmentation.data import SemanticMapper
-from denserc.structures import ConfigurationError, DataError
+from denserc.structures import ConfigurationError, DataError, Vocabulary
 
 pytestmark = pytest.mark.usefixtures("forget_registered")
 
@@ -79,11 +80,22 @@ def test_training_never_learns_novel_pixels(folders):
     register_semantic_dataset("v", folders / "images", folders / "labels", **options)
     table = DatasetCatalog.get("t")[0]["sem_seg_table"]
     learned = learned_labels(read_labels(folders / "labels/b.png"), table)
-    assert learned.tolist() == [[-1, 0, -1, 2, -1]]
-    assert dataset_vocabulary("t").names == ("cat", "dog", "car")
+    assert learned.tolist() == [[-1, 0, -1, 1, -1]]
+    assert dataset_vocabulary("t") == Vocabulary(["cat", "dog", "car"], novel=["dog"])  # in evaluation
+    assert dataset_vocabulary("t", training=True) == Vocabulary(["cat", "car"])
+    assert dataset_vocabulary("v", training=True) == dataset_vocabulary("v")
+    with pytest.raises(DataError, match="nothing to learn: all of its 1 classes are novel"):
+        register_semantic_dataset("t", folders, folders, classes=["dog"], novel=["dog"], training=True)
     assert "sem_seg_table" not in DatasetCatalog.get("v")[0]
     mapped = SemanticMapper([], training=True)({**DatasetCatalog.get("t")[0], "file_name": _wide(folders)})
-    assert mapped["sem_seg"].tolist() == [[-1, 0, -1, 2, -1]] and "sem_seg_table" not in mapped
+    assert mapped["sem_seg"].tolist() == [[-1, 0, -1, 1, -1]] and "sem_seg_table" not in mapped
+
+
+def test_published_training_learns_all_171_names(tmp_path):
+    register_all(tmp_path)
+    names = dataset_vocabulary("coco_2017_train_stuff_all_sem_seg", training=True)
+    assert names == dataset_vocabulary("coco_2017_train_stuff_all_sem_seg") and len(names) == 171
+    assert names.names == published_vocabulary("coco_stuff").names
 
 
 def _wide(folders) -> str:

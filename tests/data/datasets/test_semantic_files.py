@@ -67,7 +67,7 @@ def test_ade20k_150(tmp_path):
     assert done.returncode != 0 and "Were they converted?" in done.stderr
 
 
-def test_ade20k_847_shrinks_large_images_with_their_16_bit_labels(tmp_path):
+def test_ade20k_847_shrinks_images_with_their_16_bit_labels(tmp_path):
     folder = tmp_path / "ADE20K_2021_17_01/images/ADE/validation/home/attic"
     folder.mkdir(parents=True)
     rgb = np.zeros((600, 800, 3), np.uint8)

@@ -33,7 +33,7 @@ def ids(items: list[dict]) -> list[int]:
 def test_train_keeps_base_annotations_and_their_images(coco, classes):
     split = ov_train_split(coco, classes)
     assert ids(split["annotations"]) == [1, 4, 6]
-    assert ids(split["images"]) == [10, 30]  # 20 shows a novel class alone, 40 none of the split, 50 nothing
+    assert ids(split["images"]) == [10, 30]  # 20 shows only a novel class, 40 none of the split, 50 nothing
 
 
 def test_val_keeps_all_classes_of_the_split(coco, classes):

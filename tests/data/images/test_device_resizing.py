@@ -1,4 +1,4 @@
-"""Windows resized at once are Pillow's, to the last bit."""
+"""Windows that are resized in one batch are bitwise identical to Pillow's."""
 
 import numpy as np
 import pytest

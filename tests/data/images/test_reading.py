@@ -30,7 +30,7 @@ def test_cmyk_becomes_rgb(rgb, tmp_path):
 
 def test_exif_rotation_is_applied(rgb, tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying on its side: turn 90 degrees clockwise to see it upright
+    exif[0x0112] = 6  # stored rotated: upright after 90 degrees clockwise
     rgb.save(tmp_path / "a.png", exif=exif)
     image = read_rgb(tmp_path / "a.png")
     assert image.shape == (6, 4, 3)

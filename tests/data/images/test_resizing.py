@@ -1,4 +1,4 @@
-"""Squares: the same pixels as the direct way, and no image too narrow."""
+"""Squares: the same pixels as by direct resizing, also for very narrow images."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_rows_stay_rows_in_memory(picture, resampling):
 
 
 @pytest.mark.parametrize("size", [(20, 60), (60, 20), (300, 40), (90, 200)])
-def test_columns_are_resized_before_rows_whatever_pillows_version(picture, size):
+def test_columns_are_resized_before_rows_in_any_pillow_version(picture, size):
     """Pillow 13 turns the order round where much height is lost; between the passes it rounds, so that shows."""
     image = picture(37, 250)
     rows_last = image.resize((size[1], 250), BICUBIC).resize(size[::-1], BICUBIC)
@@ -77,7 +77,7 @@ def test_arrays_and_pictures_are_one(picture):
     for resampling in BicubicKernel:
         for square in (corner_square, centered_square):
             assert np.array_equal(square(image, 64, resampling), square(np.asarray(image), 64, resampling))
-    part = np.asarray(image)[3:20, 7:40]  # a crop is no whole block of memory
+    part = np.asarray(image)[3:20, 7:40]  # a crop is not contiguous in memory
     for resampling in BicubicKernel:
         assert np.array_equal(resize(part, (9, 8), resampling), resize(part.copy(), (9, 8), resampling))
 

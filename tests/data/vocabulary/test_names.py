@@ -1,4 +1,4 @@
-"""Names are found however they are spelt, and never by their position."""
+"""Names are found in any usual spelling, and never by their position."""
 
 import pytest
 

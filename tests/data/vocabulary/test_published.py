@@ -1,4 +1,4 @@
-"""The published class lists: sizes, splits, and the traps that their names hold."""
+"""The published class lists: sizes, splits, and names that are easily confused."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Text embeddings: the arithmetic, the cache, the formats, and what real ones tell."""
+"""Text embeddings: arithmetic, cache, file formats, and properties of real ones."""
 
 import numpy as np
 import pytest
@@ -116,7 +116,7 @@ def test_embeddings_of_another_encoder_are_refused():
     embeddings.require_fingerprint("two")
     with pytest.raises(FingerprintMismatchError, match="two.*one"):
         embeddings.require_fingerprint("one")
-    TextEmbeddings(("cat",), torch.eye(1)).require_fingerprint("one")  # unknown: the originals' files carry none
+    TextEmbeddings(("cat",), torch.eye(1)).require_fingerprint("one")  # unknown: published files have none
 
 
 @pytest.mark.parametrize(

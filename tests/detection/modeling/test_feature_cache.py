@@ -1,4 +1,4 @@
-"""The frozen maps on disk: training with them is training without them, and nothing stale is read."""
+"""Frozen maps on disk: training with them is the same as without, and no outdated file is read."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def fetch(cache, view="ab12"):
     return cache.maps(view, CPU, compute), bool(calls)
 
 
-def test_training_with_the_cache_is_training_without_it_to_the_bit(config, tmp_path):
+def test_training_with_the_cache_is_bitwise_identical(config, tmp_path):
     views = {"INPUT__FIXED_VIEWS": 2, "SOLVER__MAX_ITER": 7, "SOLVER__IMS_PER_BATCH": 4, "DATASETS__TEST": ()}
     cached = {**views, "MODEL__FVIT__CACHE__DIR": str(tmp_path / "maps")}
     runs = [config(OUTPUT_DIR=str(tmp_path / name), **options) for name, options in
@@ -95,7 +95,7 @@ def test_what_decides_the_maps_is_in_their_name(make_cache, change):
     assert not fetch(make_cache())[1]
 
 
-def test_half_precision_rounds_alike_computed_or_read_and_keeps_what_would_overflow(make_cache):
+def test_half_precision_is_the_same_when_read_and_is_finite(make_cache):
     large = [torch.tensor([1.0, 70000.0]), torch.tensor([1 / 3])]
     results = [make_cache(precision=CachePrecision.FP16).maps("ab", CPU, lambda: large) for _ in range(2)]
     for maps in results:
@@ -121,7 +121,7 @@ def test_a_full_cache_computes_and_says_so_once(make_cache, tmp_path, caplog):
     assert 0 < count < 20 and caplog.text.count("is full") == 1
     assert sum(path.stat().st_size for path in files(tmp_path)) <= 2000
     assert [fetch(cache, view)[1] for view in views] == [False] * count + [True] * (20 - count)
-    # What lies there counts for the next run too.
+    # Existing files count toward the limit of the next run too.
     fetch(make_cache(limit_gb=2e-6), "another")
     assert len(files(tmp_path)) == count
 

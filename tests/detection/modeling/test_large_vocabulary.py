@@ -1,4 +1,4 @@
-"""LVIS's 1,203 classes in one pass, with the originals' text embeddings."""
+"""LVIS's 1,203 classes in one pass, with CLIPSelf's text embeddings."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ def pointing(model, names):
     return torch.cat([corner, corner + 10], dim=1)
 
 
-def test_all_scores_are_finite_and_detections_of_a_picture_come_out(model, make_inputs, lvis):
+def test_scores_are_finite_and_a_picture_has_detections(model, make_inputs, lvis):
     inputs = make_inputs()
     with torch.no_grad():
         images = model.preprocess(inputs)
@@ -66,7 +66,7 @@ def test_all_scores_are_finite_and_detections_of_a_picture_come_out(model, make_
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_every_class_is_found_by_its_name_whatever_the_order_of_labels(model, lvis, backwards):
+def test_every_class_is_found_by_name_in_any_label_order(model, lvis, backwards):
     names = lvis.names[::-1] if backwards else lvis.names
     embeddings = load_text_embeddings(EMBEDDINGS, [*sorted(lvis.names), "background"])
     model.roi_heads.classes.set(Vocabulary(names, novel=lvis.novel), embeddings)

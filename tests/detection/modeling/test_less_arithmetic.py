@@ -1,4 +1,4 @@
-"""What is computed with less arithmetic is what it stands for: values and gradients."""
+"""Shortcuts with less arithmetic have the same values and gradients as the full computation."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ GRIDS = [(8, 6), (3, 5), (1, 2)]
 
 
 def gradients(outputs, module, inputs):
-    """Of a fixed weighted sum of the outputs, to every parameter and input."""
+    """Gradients of a fixed weighted sum of the outputs, to every parameter and input."""
     generator = torch.Generator().manual_seed(1)
     total = sum((one * torch.randn(one.shape, generator=generator, dtype=one.dtype)).sum() for one in outputs)
     return torch.autograd.grad(total, [*module.parameters(), *inputs])

@@ -68,7 +68,7 @@ def test_one_label_per_box_keeps_the_best_class_of_each():
 
 
 @pytest.mark.parametrize("one_label", [False, True])
-def test_class_agnostic_suppression_leaves_no_overlap_and_equals_suppression_without_classes(one_label):
+def test_class_agnostic_suppression_equals_nms_without_classes(one_label):
     boxes, _, _ = candidates(300, 1)
     scores = torch.rand(300, 4, generator=torch.Generator().manual_seed(1))
     rules = replace(RULES, limit=10_000, one_label=one_label, suppression=Suppression.CLASS_AGNOSTIC)
@@ -102,7 +102,7 @@ def test_back_to_an_image_of_another_shape():
     assert original.pred_masks.shape == (1, 100, 400)
     ys, xs = original.pred_masks[0].nonzero(as_tuple=True)
     assert (xs.min(), xs.max() + 1, ys.min(), ys.max() + 1) == (40, 360, 20, 80)
-    assert result.pred_boxes.tensor.tolist() == [[10, 10, 90, 40]]  # the argument is left alone
+    assert result.pred_boxes.tensor.tolist() == [[10, 10, 90, 40]]  # the argument is not changed
 
 
 @pytest.mark.parametrize("count", [1, 7, 50, 200])

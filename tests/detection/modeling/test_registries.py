@@ -1,4 +1,4 @@
-"""Names of Detectron2's registries in a configuration act, or are refused with the legal ones."""
+"""Registry names in a configuration take effect, or are refused with the legal names."""
 
 import pytest
 from detectron2.modeling import RPN_HEAD_REGISTRY, build_model

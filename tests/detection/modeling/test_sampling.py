@@ -24,7 +24,7 @@ def test_low_quality_conventions():
     assert matches(LowQualityMatch.KEEP_BEST) == [0, 1]
 
 
-def test_overwriting_takes_a_candidate_from_the_box_it_overlaps_most():
+def test_overwriting_takes_a_candidate_from_its_best_box():
     truth = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 4.0]])
     candidate = torch.tensor([[0.0, 0.0, 10.0, 9.0]])
 

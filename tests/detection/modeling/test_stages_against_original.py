@@ -1,7 +1,7 @@
-"""Every stage of the detector against recordings of the original, with the original's weights.
+"""Every stage of the detector against recordings of MMDetection F-ViT, with its weights.
 
-Skips where the recordings are not beside the repository. Tolerances are float32's own, as measured on the original by
-running it in float64: maps 2e-5, detector logits 5e-4 (cosines times a temperature), boxes 1e-3 pixels, losses 1e-5.
+Skips where the recordings are not beside the repository. Tolerances are float32's own, as measured on MMDetection F-ViT
+by running it in float64: maps 2e-5, detector logits 5e-4 (cosines times a temperature), boxes 1e-3 pixels, losses 1e-5.
 """
 
 import numpy as np
@@ -139,7 +139,7 @@ def test_odd_regions(original, original_detector):
     detector, encoder, deltas = original_detector.roi_heads.scores(levels(features, 4), features["dense"], [boxes])
     for given, name, atol in ((detector, "det_logits", 5e-4), (encoder, "vlm_logits", 1e-4), (deltas, "deltas", 5e-5)):
         recorded = original("fixed", f"edge_{name}")
-        # A region wholly outside pools nothing but zeros: the original divides 0 by 0, we say cosine 0.
+        # A region wholly outside pools only zeros: MMDetection F-ViT divides 0 by 0, we define the cosine as 0.
         finite = torch.isfinite(recorded).all(dim=1)
         close(given[finite], recorded[finite], atol)
         assert torch.isfinite(given).all()
@@ -283,7 +283,7 @@ def noise(recording):
 
 
 class Replay:
-    """A sampler that takes what the original took, image by image."""
+    """A sampler that takes the samples that MMDetection F-ViT took, image by image."""
 
     def __init__(self, original, recording, stage):
         self.draws = iter(
@@ -295,7 +295,7 @@ class Replay:
 
 
 def recoded(matches):
-    """Ours -> the original's: -1 ignored, 0 negative, k the ground truth k - 1."""
+    """Convert our matches to MMDetection's: -1 ignored, 0 negative, k the ground truth k - 1."""
     return torch.where(matches == IGNORED, -1, matches + 1)
 
 

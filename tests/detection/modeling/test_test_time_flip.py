@@ -1,4 +1,4 @@
-"""Test-time flip: the mean of both views, told by symmetry and by hand."""
+"""Test-time flip: the mean of both views, checked by symmetry and by hand."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def mirrored(inputs):
     return [{**one, "image": one["image"].flip(-1)} for one in inputs]
 
 
-def test_mirroring_twice_is_nothing_and_keeps_the_order_of_corners():
+def test_mirroring_twice_is_the_identity_and_keeps_corner_order():
     boxes = torch.tensor([[1.0, 2.0, 5.0, 9.0]])
     assert mirror_boxes(boxes, 40).tolist() == [[35.0, 2.0, 39.0, 9.0]]
     assert torch.equal(mirror_boxes(mirror_boxes(boxes, 40), 40), boxes)
@@ -43,7 +43,7 @@ def test_a_mirrored_image_has_the_mirrored_detections(tiny, tiny_config, make_in
             assert (ahead.pred_masks == back.pred_masks.flip(-1)).float().mean() > 0.99
     model.flip = False
     one, other = model(inputs)[0]["instances"], model(mirrored(inputs))[0]["instances"]
-    assert not torch.allclose(one.scores, other.scores, atol=1e-5)  # so the above says something
+    assert not torch.allclose(one.scores, other.scores, atol=1e-5)  # so the assertion above is not trivial
 
 
 def test_scores_and_boxes_are_the_mean_of_both_views(tiny, tiny_config, make_inputs):

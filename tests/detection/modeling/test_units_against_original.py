@@ -1,4 +1,4 @@
-"""Single operations against recordings of the original (tests/fixtures/fvit)."""
+"""Single operations against recordings of MMDetection F-ViT (tests/fixtures/fvit)."""
 
 import json
 
@@ -87,7 +87,7 @@ def test_assignment(units, name, positive, negative, low_quality, least):
 def test_suppression(units, percent):
     boxes, scores, groups = units("nms_boxes"), units("nms_scores"), units("nms_ids")
     kept = grouped_nms(boxes, scores, groups, iou=percent / 100, limit=len(boxes))
-    # The original shifts all groups apart, or takes them one by one where there are many boxes.
+    # MMDetection shifts all groups apart, or takes them one by one where there are many boxes.
     assert torch.equal(kept, units(f"nms_keep_{percent}_split"))
     assert torch.equal(kept, units(f"nms_keep_{percent}_joint"))
 

@@ -50,7 +50,7 @@ def test_square_crops_fill_the_square():
 
 @pytest.mark.parametrize("crop", CropResize)
 def test_the_fast_resampling_shows_the_same_views(recordings, crop):
-    """Equal to two of 255 levels, most values to the bit."""
+    """Views agree within two of 255 levels, and most values are identical."""
     image = recordings("clipself_preprocess")["image_u8"]
     boxes = GridRegions(max_split=6).sample(ImageRecord("", 0), random.Random(0))
     exact, fast = (
@@ -90,7 +90,7 @@ def test_a_region_below_one_pixel_shows_its_pixel():
     assert crop.unique().tolist() == pixels[2, 2].tolist()
 
 
-def test_edges_half_way_between_pixels_are_cut_as_pillow_cuts_them():
+def test_half_pixel_edges_are_cut_as_in_pillow():
     """CLIPSelf multiplies in single precision and lets Pillow round: 333 / 6 = 55.5, 166.5, 277.5."""
     boxes = grid_boxes(6, 6)
     pixels = boxes * torch.tensor([333, 427, 333, 427])

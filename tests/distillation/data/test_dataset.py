@@ -1,4 +1,4 @@
-"""The order of draws, the views of every draw, and what happens to images that cannot be read."""
+"""Order of draws, views of every draw, and handling of unreadable images."""
 
 import itertools
 import logging

@@ -1,4 +1,4 @@
-"""Proposals as regions: which are drawn, which images they fit, and the training from a config."""
+"""Proposals as regions: drawing, matching with images, and the training from a config."""
 
 import json
 import random
@@ -25,7 +25,7 @@ TWO = (ImageRecord("a.png", 1, SIZE), ImageRecord("b.png", 2, SIZE))
 
 
 def table(**boxes_of) -> ProposalTable:
-    """Of image id = its boxes, best first."""
+    """Build a table from keywords image id = its boxes, best first."""
     spans, rows = {}, []
     for key, boxes in boxes_of.items():
         spans[key.strip("_")] = (len(rows), len(rows) + len(boxes))
@@ -48,7 +48,7 @@ def test_draws_are_random_subsets_that_follow_from_the_generator():
         assert torch.equal(drawn, source.sample(record, random.Random(seed)))
         assert drawn.dtype == torch.float32 and len({tuple(b) for b in drawn.tolist()}) == 8
         counts.update((drawn[:, 0] * 100).round().int().tolist())
-    # Each of the 30 is expected 160 times; 0.999 of a chi-square of 29 degrees lies below 58.
+    # Each of the 30 is expected 160 times; the 0.999 quantile of a chi-square of 29 degrees is 58.
     assert set(counts) == set(range(30))
     assert sum((n - 160) ** 2 / 160 for n in counts.values()) < 58
     everything = regions(table(_1=boxes), max_regions=0).sample(record, random.Random(0))
@@ -61,7 +61,7 @@ def test_files_are_added_up_and_boxes_are_cut_at_the_image():
     second = table(_1=[[90, 40, 200, 90], [99.5, 0, 120, 50]], _2=[[0, 0, 9, 9]])
     source = regions(table(_1=[[-10, -10, 50, 25]]), second)
     drawn = source.sample(ImageRecord("a.png", 1, SIZE), random.Random(0))
-    assert sorted(drawn.tolist()) == [[0, 0, 0.5, 0.5], pytest.approx([0.9, 0.8, 1, 1])]  # half a pixel is no region
+    assert sorted(drawn.tolist()) == [[0, 0, 0.5, 0.5], pytest.approx([0.9, 0.8, 1, 1])]  # half a pixel is not a region
 
 
 def test_images_without_proposals_take_the_other_source():

@@ -1,4 +1,4 @@
-"""Grids: which are drawn, how often, and that they cover the image."""
+"""Grids: the distribution of draws, and coverage of the image."""
 
 import random
 from collections import Counter
@@ -38,7 +38,7 @@ def test_cells_tile_the_image(rows, columns):
     assert torch.allclose(sides, torch.tensor([1 / columns, 1 / rows]).expand_as(sides))
     assert torch.isclose(sides.prod(dim=1).sum(), torch.tensor(1.0))
     assert len({tuple(box) for box in boxes.tolist()}) == rows * columns
-    # Row by row: the second cell lies to the right of the first.
+    # Row by row: the second cell is to the right of the first.
     if columns > 1:
         assert boxes[1, 0] > boxes[0, 0] and boxes[1, 1] == boxes[0, 1]
 

@@ -1,4 +1,4 @@
-"""Views made on the device are the loader's, to the last bit, and so is the training."""
+"""Views made on the device are bitwise identical to the loader's, and so is the training."""
 
 import itertools
 import math
@@ -81,7 +81,7 @@ def test_frozen_models_remember_views_of_either_place(image_folder):
     assert memory.hits == 1
 
 
-def test_a_training_is_the_same_with_either_and_may_change_between(make_cfg, tmp_path):
+def test_training_is_the_same_with_either_and_can_switch(make_cfg, tmp_path):
     """Six steps by the loader; on the device, in two parts; three on the device and three by the loader."""
     changes = ("SOLVER.ACCUMULATE", 2, "DISTILL.CROP_RESIZE", "letterbox")
     results, states = [], []
@@ -144,7 +144,7 @@ def test_a_gpu_makes_the_same_views(image_folder):
 def test_batches_are_made_of_any_sizes(image_folder):
     raw = next(iter(make_loader(image_folder, ViewPlace.DEVICE)))
     assert isinstance(raw, RawBatch) and len({tuple(size) for size in raw.sizes.tolist()}) == 3
-    # What is cut lies in its image.
+    # Every window is inside its image.
     for windows, (height, width) in zip(raw.windows, raw.sizes.tolist(), strict=True):
         assert (windows[:, :2] >= 0).all() and (windows[:, 2] <= width).all() and (windows[:, 3] <= height).all()
     black = replace(raw, pixels=torch.zeros_like(raw.pixels)).views_on(CPU)

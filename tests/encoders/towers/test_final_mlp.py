@@ -1,4 +1,4 @@
-"""The last block of the global embedding: Table 13's switch, and the class token's row alone where that is enough."""
+"""The last block of the global embedding: Table 13's switch, and only the class token's row where that is enough."""
 
 from copy import deepcopy
 
@@ -29,7 +29,7 @@ def last_mlp_output(tower) -> nn.Linear:
     return tower.visual.trunk.blocks[-1].mlp.fc2
 
 
-def test_no_final_mlp_is_the_librarys_forward_with_a_last_mlp_of_zero(any_tower):
+def test_no_final_mlp_equals_the_library_with_a_zero_last_mlp(any_tower):
     size = any_tower.native_size
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -41,7 +41,7 @@ def test_no_final_mlp_is_the_librarys_forward_with_a_last_mlp_of_zero(any_tower)
     assert (whole - given).abs().max() > 1e-3
 
 
-def test_the_last_block_for_the_class_token_alone_changes_nothing(any_tower):
+def test_last_block_for_only_the_class_token_changes_nothing(any_tower):
     images = torch.randn(2, 3, 3 * any_tower.patch_size, 4 * any_tower.patch_size)
     seen = []
     any_tower.mlp = lambda index, tokens, mlp=any_tower.mlp: seen.append(tokens.shape[1]) or mlp(index, tokens)

@@ -52,8 +52,8 @@ def test_image_embeddings_equal_the_librarys(tower):
 
 
 @torch.no_grad()
-def test_the_way_into_the_text_space_is_the_pooling_head_on_one_token(tower):
-    """For SigLIP the head applied to each token alone; for CLIP the class token's projection."""
+def test_projection_to_text_space_is_the_head_on_one_token(tower):
+    """For SigLIP the head applied to each token separately; for CLIP the class token's projection."""
     tokens = torch.randn(1, 5, tower.width)
     given = tower.to_text_space(tokens)
     stream = tower.embed(torch.zeros(1, 3, 8, 8))
@@ -72,7 +72,7 @@ def test_dense_features_on_rectangles_with_gradients(tower, name):
         assert encoder.gates.projections[0].weight.grad.abs().max() > 0
 
 
-def test_quick_gelu_is_another_function_and_is_never_lost_in_silence():
+def test_quick_gelu_is_another_function_and_never_lost_silently():
     torch.manual_seed(0)
     quick, plain = clip_vit(True), clip_vit(False)
     plain.load_state_dict(quick.state_dict())

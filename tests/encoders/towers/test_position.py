@@ -91,7 +91,7 @@ def test_towers_keep_no_table_of_their_own(recorded, recorded_tower):
 
 
 def test_a_traced_program_leaves_no_table_behind():
-    """What is made while a program is traced is no tensor of numbers, and must not be met again."""
+    """A tensor made during tracing has no values and must not be reused."""
 
     class Rotated(torch.nn.Module):
         def forward(self, x):

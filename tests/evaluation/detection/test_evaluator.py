@@ -48,7 +48,7 @@ def test_perfect_detector_scores_100_in_every_group(registered):
     assert not any("-" in name for name in results["ov_coco"])
 
 
-def test_groups_partition_the_classes_and_all_is_their_class_mean(registered):
+def test_groups_partition_the_classes_and_all_is_the_class_mean(registered):
     truth = generated.ground_truth(0)
     blind = [d for d in generated.perfect(truth) if d["category_id"] not in (3, 90)]
     metrics = run(OvCocoEvaluator(registered(truth, novel=NOVEL)), blind, truth)["ov_coco"]
@@ -63,7 +63,7 @@ def test_a_set_without_novel_classes_reports_all_alone(registered):
     assert {name.split("_")[1] for name in metrics} == {"all"}
 
 
-def test_the_saved_predictions_give_the_same_results_without_a_model(registered, tmp_path):
+def test_saved_predictions_give_the_same_results_without_model(registered, tmp_path):
     truth = generated.ground_truth(2)
     evaluator = OvCocoEvaluator(registered(truth, novel=NOVEL), tmp_path / "out")
     first = run(evaluator, generated.detections(truth, 2), truth, masks=True)
@@ -117,7 +117,7 @@ def test_no_detections_at_all_score_zero(registered):
     assert run(OvCocoEvaluator(registered(truth, novel=NOVEL)), [], truth)["ov_coco"]["AP_all"] == 0.0
 
 
-def test_images_of_two_ranks_are_counted_once_and_other_ranks_return_nothing(registered, monkeypatch):
+def test_images_of_two_ranks_count_once_and_only_one_returns(registered, monkeypatch):
     truth = generated.ground_truth(4)
     found = generated.detections(truth, 4)
     whole = OvCocoEvaluator(registered(truth, novel=NOVEL))

@@ -1,4 +1,4 @@
-"""The fast reader gives what the general one gives, or leaves the file to it."""
+"""The fast reader returns the same as the general one, or passes the file on to it."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Predictions are on disk as they come; an interrupted evaluation goes on and ends with the same figures and files."""
+"""Predictions are written at once; a resumed evaluation ends with the same figures and files."""
 
 import json
 
@@ -24,7 +24,7 @@ def interrupted(evaluator, outputs, after: int) -> None:
 
 
 @pytest.mark.parametrize("masks", MASKS)
-def test_what_was_predicted_before_a_crash_is_kept_and_the_end_is_the_same(registered, tmp_path, masks):
+def test_predictions_before_a_crash_are_kept(registered, tmp_path, masks):
     truth = generated.ground_truth(2)
     name = registered(truth, novel=NOVEL)
     found = generated.detections(truth, 2)
@@ -67,7 +67,7 @@ def test_nothing_left_to_do_is_an_evaluation_too(registered, tmp_path):
     }
 
 
-def test_another_detectors_predictions_are_not_continued_and_without_asking_none_are(registered, tmp_path):
+def test_only_predictions_of_the_same_detector_are_continued(registered, tmp_path):
     truth = generated.ground_truth(2)
     name = registered(truth, novel=NOVEL)
     outputs = list(as_outputs(generated.detections(truth, 2), truth))
@@ -92,7 +92,7 @@ def test_a_second_evaluation_forgets_the_first(registered, tmp_path):
     assert run(evaluator, [], truth)["ov_coco"]["AP_all"] == 0.0
 
 
-def test_a_failure_while_the_results_file_is_written_keeps_the_log(registered, tmp_path, monkeypatch):
+def test_failure_while_writing_results_keeps_the_log(registered, tmp_path, monkeypatch):
     truth = generated.ground_truth(2)
     name = registered(truth, novel=NOVEL)
     evaluator = OvCocoEvaluator(name, tmp_path)

@@ -32,7 +32,7 @@ def test_the_truth_as_proposals_is_all_recalled():
     assert recall == {"AR@100": 100.0, "AR@300": 100.0, "AR@1000": 100.0}
 
 
-def test_recall_grows_with_the_limit_and_one_proposal_serves_one_object():
+def test_recall_grows_with_the_limit_and_matches_one_to_one():
     truth = {
         "images": [{"id": 1}],
         "annotations": [{"image_id": 1, "category_id": 7, "bbox": [0, 0, 10, 10]} for _ in range(2)],
@@ -42,7 +42,7 @@ def test_recall_grows_with_the_limit_and_one_proposal_serves_one_object():
     assert recall == {"AR@1": pytest.approx(50.0), "AR@2": pytest.approx(50.0), "AR@3": pytest.approx(100.0)}
 
 
-def test_nothing_proposed_is_zero_and_nothing_sought_is_not_a_number():
+def test_no_proposals_is_zero_recall_and_no_objects_is_nan():
     truth = generated.ground_truth(0)
     assert proposal_recall({}, truth, category_ids=generated.CATEGORY_IDS)["AR@100"] == 0.0
     assert math.isnan(proposal_recall({}, truth, category_ids=[5])["AR@100"])
@@ -93,7 +93,7 @@ def test_equals_detectron2s_recall(registered):
     assert 0 < ours["AR@100_all"] <= ours["AR@300_all"] == ours["AR@1000_all"] < 100
 
 
-def test_novel_and_base_apart_in_the_same_groups_as_the_detections(registered, tmp_path):
+def test_recall_of_novel_and_base_uses_the_detection_groups(registered, tmp_path):
     truth = generated.ground_truth(1)
     name = registered(truth, novel=("class 3", "class 90"))
     blind = {**truth, "annotations": [a for a in truth["annotations"] if a["category_id"] not in (3, 90)]}
@@ -113,7 +113,7 @@ def test_novel_and_base_apart_in_the_same_groups_as_the_detections(registered, t
     assert written["settings"]["classes"] == 6 and written["settings"]["most_proposals_of_an_image"] > 0
 
 
-def test_two_ranks_measure_what_one_does_and_the_other_returns_nothing(registered, monkeypatch):
+def test_two_ranks_measure_the_same_and_only_one_returns(registered, monkeypatch):
     truth = generated.ground_truth(2)
     name = registered(truth, novel=("class 3",))
     parts = [recall_evaluator(build_evaluator(name)) for _ in range(2)]
@@ -131,7 +131,7 @@ def test_two_ranks_measure_what_one_does_and_the_other_returns_nothing(registere
     assert parts[1].evaluate() == {}
 
 
-def test_a_proposals_file_gives_the_same_recall_but_for_its_rounding(registered, tmp_path):
+def test_proposals_file_gives_the_same_recall_up_to_rounding(registered, tmp_path):
     truth = generated.ground_truth(3)
     evaluator = recall_evaluator(build_evaluator(registered(truth, novel=("class 3",))))
     lines = []

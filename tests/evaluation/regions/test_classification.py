@@ -239,7 +239,7 @@ def test_accuracy_equals_clipself():
     )
     for kind, things in (("thing", True), ("stuff", False)):
         expected = [100 * float(recorded[f"rois.{kind}.macc{k}"]) for k in (1, 5)]
-        assert counter.accuracy(things=things) == pytest.approx(expected, abs=0.05)  # the original rounds to half
+        assert counter.accuracy(things=things) == pytest.approx(expected, abs=0.05)  # CLIPSelf rounds to half
 
 
 def test_pooling_equals_clipself():
@@ -255,7 +255,7 @@ def test_pooling_equals_clipself():
 
 def test_preprocessing_equals_clipself():
     recorded = np.load(FIXTURES / "distillation/clipself_preprocess.npz")
-    image = picture_of({"image": recorded["image_u8"]})  # Pillow's versions differ by at most a grey level
+    image = picture_of({"image": recorded["image_u8"]})  # Pillow's versions differ by at most one gray level
     square, scale = fit_square(image, 128)
     assert scale == pytest.approx(128 / 131)
     np.testing.assert_allclose(to_input([square], CLIP_PIXELS, "cpu")[0], recorded["grid0_image"], atol=0.05)

@@ -27,7 +27,7 @@ from tests.paths import CONFIGS, ROOT
 
 
 def counter(*rows) -> AccuracyCounter:
-    """Of (label, is a thing, regions, right at first, right among five)."""
+    """Build a counter from rows (label, is a thing, regions, right in top 1, right in top 5)."""
     made = AccuracyCounter(len(NAMES))
     for label, things, *counts in rows:
         made.counts[int(things), label] = torch.tensor(counts)
@@ -52,7 +52,7 @@ def test_every_class_has_a_row(report):
     assert rows[2]["boxes_top1"] == rows[2]["masks_top5"] == ""
 
 
-def test_things_and_stuff_are_means_over_the_classes_with_regions(report):
+def test_things_and_stuff_are_means_over_classes_with_regions(report):
     """Four and a hundred regions weigh the same; classes without any weigh nothing."""
     assert report.metrics == {
         "boxes_top1": (25 + 100) / 2, "boxes_top5": (50 + 100) / 2,

@@ -124,7 +124,7 @@ def test_perfect_detections_score_100_and_none_score_0(shape):
         assert nothing.mean("AP") == 0.0 and nothing.detections.sum() == 0
 
 
-def test_arguments_are_not_changed_and_ids_from_zero_lose_nothing():
+def test_arguments_are_not_changed_and_ids_may_start_at_zero():
     truth = generated.ground_truth(3)
     for annotation in truth["annotations"]:
         annotation["id"] -= 1

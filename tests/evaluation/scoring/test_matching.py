@@ -33,7 +33,7 @@ def crowded(seed: int, *, federated: bool = False) -> tuple[dict, list[dict]]:
 
 @pytest.mark.parametrize("pairs", [1, 300, 1 << 21])
 @pytest.mark.parametrize("seed", range(4))
-def test_every_figure_of_every_class_equals_pycocotools_whatever_is_matched_at_once(seed, pairs, monkeypatch):
+def test_every_class_figure_equals_pycocotools_at_any_chunk_size(seed, pairs, monkeypatch):
     monkeypatch.setattr("denserc.evaluation.scoring.matching._PAIRS", pairs)
     truth, found = crowded(seed)
     ours, theirs = (

@@ -1,0 +1,1 @@
+"""LLaVA's recipe on the miniature world: questions about scenes, a small language model, packed sequences."""
