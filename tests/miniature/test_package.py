@@ -10,13 +10,14 @@ import yaml
 from safetensors import safe_open
 
 from denserc.api import PACKAGED
-from denserc.config import read_config
+from denserc.config import get_denserc_config, read_config
 from denserc.miniature.demo.run import show_first_look
 from denserc.miniature.package import DESCRIPTION, DETECTOR_CONFIG, ENCODER_CONFIG, NAME, package_miniature
 from denserc.miniature.world import CLASS_NAMES, NOVEL_NAMES
 from denserc.miniature.write_world import Sizes
 from denserc.openvocab import read_checkpoint
 from denserc.openvocab.portable import without_folders
+from denserc.structures.config_keys import flatten
 from tests.paths import CONFIGS
 
 FILE = files("denserc").joinpath(PACKAGED[NAME])
@@ -42,7 +43,10 @@ def comparable(config: str) -> dict:
 
 def test_the_stored_config_is_the_recipes():
     metadata = read_checkpoint(FILE)["denserc"]
-    assert comparable(metadata["config"]) == recipe(DETECTOR_CONFIG, "SEED", FIGURES["seed"])
+    stored, present = flatten(comparable(metadata["config"])), flatten(recipe(DETECTOR_CONFIG, "SEED", FIGURES["seed"]))
+    assert {key: present[key] for key in stored} == stored
+    defaults = flatten(yaml.safe_load(get_denserc_config().dump()))  # keys that were added since
+    assert all(present[key] == defaults[key] for key in present.keys() - stored.keys())
     assert metadata["description"] == DESCRIPTION
     assert metadata["vocabulary"] == {"names": list(CLASS_NAMES), "novel": sorted(NOVEL_NAMES)}
     configs = {"distillation": ENCODER_CONFIG, "detector": DETECTOR_CONFIG}
