@@ -99,8 +99,13 @@ def _pool(processes: int, messages: Messages) -> Iterator[ProcessPoolExecutor]:
         yield pool
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
+        children = set(multiprocessing.active_children()) - before
+        for process in children:
             process.terminate()
+        for process in children:
+            process.join(5)
+            if process.is_alive():  # where SIGTERM is ignored
+                process.kill()
         raise
     pool.shutdown()
 
