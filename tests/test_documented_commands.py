@@ -56,6 +56,9 @@ READERS_SETS = {"my_set_val", "birds_val"}
 READERS_VARIABLES = {"MORE": ""}
 """Shell variables that the reader sets: further config keys."""
 
+NEED_EXTRA = ("denserc.mllm", "denserc.llava")
+"""Packages with modules that import transformers."""
+
 PLACEHOLDERS = {"LINE", "..."}
 """Words for KEY VALUE pairs that are elsewhere on the page, where they are checked as running text."""
 
@@ -312,7 +315,7 @@ def test_python_block_compiles_and_its_names_exist(block):
     source = "\n".join(block.lines)
     compile(source, block.place, "exec")
     for name in names_used(source):
-        if name.startswith("denserc.mllm"):
+        if name.startswith(NEED_EXTRA):
             pytest.importorskip("transformers", reason="needs denserc[llava]")
         resolve(name)
 
@@ -321,7 +324,7 @@ def test_python_block_compiles_and_its_names_exist(block):
 def test_names_files_and_links_of_a_page_exist(page):
     text = page.read_text(encoding="utf-8")
     for name in names_in_prose(text):
-        if not name.startswith("denserc.mllm") or importlib.util.find_spec("transformers"):
+        if not name.startswith(NEED_EXTRA) or importlib.util.find_spec("transformers"):
             resolve(name)
     files = set(
         re.findall(r"`((?:denserc|tests|benchmarks|projects/[A-Z]\w+|datasets|scripts)/[\w/.]+\.py)`", prose(text))
