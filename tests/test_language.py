@@ -83,6 +83,9 @@ def prose(path: Path) -> Iterator[tuple[int, str, str]]:
                 yield number, "comment", line.split("#", 1)[1]
     else:
         for node in ast.walk(ast.parse(source)):
+            for text in _attribute_docstrings(node):
+                for offset, line in enumerate(text.value.splitlines()):
+                    yield text.lineno + offset, "docstring" if offset else "first", line
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 text = ast.get_docstring(node, clean=False)
                 for offset, line in enumerate((text or "").splitlines()):
@@ -97,6 +100,15 @@ def prose(path: Path) -> Iterator[tuple[int, str, str]]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type == tokenize.COMMENT:
                 yield token.start[0], "comment", token.string
+
+
+def _attribute_docstrings(node: ast.AST) -> Iterator[ast.Constant]:
+    """Strings that describe the assignment above them."""
+    body = getattr(node, "body", None)
+    for statement in body[1:] if isinstance(body, list) else ():
+        value = statement.value if isinstance(statement, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield value
 
 
 def findings(path: Path) -> list[str]:

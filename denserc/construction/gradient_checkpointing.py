@@ -23,7 +23,7 @@ class GradientCheckpointing(Enum):
     FULL = "full"
     """Whole blocks but for their inputs: a tenth of what is kept, for one more forward."""
     AUTO = "auto"
-    """The first of these that fits into the memory at hand (`checkpointing_that_fits`); settled before a training."""
+    """The first of these that fits into the free memory (`checkpointing_that_fits`); settled before a training."""
 
 
 _ATTENTION = {

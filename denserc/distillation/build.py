@@ -144,7 +144,7 @@ def build_checkpointing(
     chosen = checkpointing_that_fits(kept, free)
     logger.info(
         f"{key}: {chosen.value}, as a forward would keep {kept / 2**30:.1f} GiB without it and {free / 2**30:.1f} GiB "
-        f"are at hand."
+        f"are free."
     )
     return chosen
 

@@ -15,7 +15,7 @@ from typing import TextIO
 from ..evaluation.mllm.answers import Question, answer_of
 from ..evaluation.mllm.records import read_json_lines, short
 from ..structures import ConfigurationError, DataError
-from ..structures.files import whole_lines_size, write_text
+from ..structures.files import drop_cut_line, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -100,11 +100,8 @@ class AnswerLog:
         return [file for file in (self.path, *parts) if file.is_file()]
 
     def _repair(self, file: Path) -> None:
-        whole = whole_lines_size(file)
-        if whole < file.stat().st_size:
+        if drop_cut_line(file):
             logger.warning("%s: the last line was cut off by an interruption; its question is asked again.", file)
-            with file.open("r+b") as opened:
-                opened.truncate(whole)
 
     def _read(self, file: Path) -> list[tuple[_Key, str, str]]:
         """(question, answer, line) of each line of a file."""

@@ -1,6 +1,5 @@
 """The recipe of the packaged model: from the packaged CLIP to one portable file (`denserc lab package-miniature`)."""
 
-import hashlib
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..distillation.export import PRODUCT_NAME
 from ..evaluation import build_evaluator, evaluate_dense_model
 from ..openvocab import save_portable
 from ..structures import Vocabulary, cached_result
-from ..structures.files import write_json
+from ..structures.files import file_digest, write_json
 from .demo.stages import DETECTOR_NAME, TRANSFER, VAL, Places, prepare_world, stage_config
 from .world import CLASS_NAMES, NOVEL_NAMES
 from .write_world import Sizes
@@ -80,7 +79,7 @@ def package_miniature(
         "steps": steps,
         "seed": seed,
         "bytes": file.stat().st_size,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sha256": file_digest(file),
         "versions": {"denserc": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     write_json(output / f"{NAME}.json", found, indent=2)

@@ -151,6 +151,21 @@ def whole_lines_size(path: Path) -> int:
     return 0
 
 
+def drop_cut_line(path: Path) -> bool:
+    """Truncate a file after its last whole line. Returns whether anything was removed."""
+    whole = whole_lines_size(path)
+    if whole == path.stat().st_size:
+        return False
+    with path.open("r+b") as file:
+        file.truncate(whole)
+    return True
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file; "" for no path."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+
+
 def weights_digest(module: nn.Module) -> str:
     """SHA-256 digest of all parameters and buffers: equal if and only if they are bitwise identical."""
     digest = hashlib.sha256()

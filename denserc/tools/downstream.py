@@ -14,10 +14,10 @@ from ..config import read_config
 from ..detection import engine as detection
 from ..encoders.miniature import MINIATURE
 from ..evaluation import build_evaluator
-from ..miniature.demo.stages import file_digest
 from ..model_zoo import find_config_file, get_config_file
 from ..segmentation import engine as segmentation
 from ..structures import ConfigurationError, cached_result
+from ..structures.files import file_digest
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ class LowQualityMatch(Enum):
 
     NONE = "none"
     OVERWRITE = "overwrite"
-    """The original: its best candidates are given to it, taken from another box if need be, from a least IoU on."""
+    """MMDetection F-ViT: its best candidates above a minimum IoU become positive, taken from another box if need be."""
     KEEP_BEST = "keep_best"
     """Detectron2: its best candidates become positive at any IoU, but for the box that they overlap most."""
 
@@ -17,7 +17,7 @@ class SizeClamp(Enum):
     """Limit of the predicted logarithmic change of a box's width and height."""
 
     TWO_SIDED = "two_sided"
-    """The original: |dw|, |dh| <= log(1000 / 16)."""
+    """MMDetection F-ViT: |dw|, |dh| <= log(1000 / 16)."""
     ABOVE = "above"
     """Detectron2: dw, dh <= log(1000 / 16); a box may shrink to nothing."""
 
@@ -26,7 +26,7 @@ class Padding(Enum):
     """Common size of the images of a batch; zeros are padded at the bottom and the right."""
 
     SQUARE = "square"
-    """The original: a square of at least INPUT.SIZE."""
+    """MMDetection F-ViT: a square of at least INPUT.SIZE."""
     DIVISIBLE = "divisible"
     """The smallest size that holds all images and that the patch size divides."""
 
@@ -35,7 +35,7 @@ class Resampling(Enum):
     """Bilinear resizing of images."""
 
     OPENCV_BILINEAR = "opencv_bilinear"
-    """The original: bilinear without antialiasing."""
+    """MMDetection F-ViT: bilinear without antialiasing."""
     PILLOW_BILINEAR = "pillow_bilinear"
     """Detectron2: Pillow's bilinear, which antialiases when it shrinks."""
 
@@ -44,6 +44,6 @@ class Suppression(Enum):
     """Detections that suppress each other where they overlap."""
 
     PER_CLASS = "per_class"
-    """The original: those of the same class alone; one object may be found as several classes."""
+    """MMDetection F-ViT: only those of the same class; one object may be found as several classes."""
     CLASS_AGNOSTIC = "class_agnostic"
     """All: of overlapping detections the best-scored one stays, whatever its class."""

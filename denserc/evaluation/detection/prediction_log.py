@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...structures import ConfigurationError, DataError
-from ...structures.files import whole_lines_size
+from ...structures.files import drop_cut_line, whole_lines_size
 from ..scoring.tables import Detections
 
 FORGET_FROM = 2_000_000  # detections in memory from which on those that cannot count are looked for
@@ -116,8 +116,7 @@ class PredictionLog:
             self.begin()
             return []
         images = finished(self.path, self.origin)
-        with self.path.open("r+b") as file:
-            file.truncate(whole_lines_size(self.path))
+        drop_cut_line(self.path)
         self._file = self.path.open("a", encoding="utf-8")
         return images
 

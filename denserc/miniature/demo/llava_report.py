@@ -13,7 +13,6 @@ from ...visualization import (
     Column,
     Picture,
     ResultTable,
-    RunStatistics,
     Section,
     Settings,
     Words,
@@ -22,6 +21,7 @@ from ...visualization import (
 )
 from ...visualization.canvas import enlarge, fitted, font
 from .llava_stages import MME_SUBTASKS, LlavaVariant, answers_file, questions_folder, stage_folder
+from .report import Results, seed_rows, seeds_note
 from .stages import Places
 
 COLUMNS = (
@@ -39,17 +39,11 @@ NOTE = (
 _SIDE, _ROW, _TEXT = 256, 26, 16
 _RIGHT, _WRONG, _PLAIN = (0, 110, 40), (190, 30, 30), (30, 30, 30)
 
-Results = Mapping[int, Mapping[str, dict]]  # seed -> key of a variant -> results
-
 
 def llava_table(results: Results, shown: Sequence[LlavaVariant]) -> ResultTable:
     """One row per variant, mean and deviation over the seeds."""
-    rows = {}
-    for variant in shown:
-        runs = [numbers(of_seed[variant.key]) for of_seed in results.values()]
-        rows[variant.title] = {name: RunStatistics.of(run[name] for run in runs) for name in runs[0]}
-    seeds = f" Mean ± deviation over the seeds {', '.join(map(str, results))}." if len(results) > 1 else ""
-    return ResultTable(COLUMNS, rows, corner="encoder", note=NOTE + seeds)
+    rows = seed_rows(results, shown, numbers)
+    return ResultTable(COLUMNS, rows, corner="encoder", note=NOTE + seeds_note(results))
 
 
 def numbers(result: Mapping[str, dict]) -> dict[str, float]:

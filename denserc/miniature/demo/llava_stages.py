@@ -17,11 +17,12 @@ from ...llava.build import load_llava
 from ...llava.engine import FINAL
 from ...mllm import export_llava
 from ...structures import cached_result
+from ...structures.files import file_digest
 from ..llava.answering import PackedAnswerer, answer_files
 from ..llava.features import StoredTokens, make_stores
 from ..llava.training import train_language_model, train_stage
 from ..llava.write_questions import BENCHMARKS, QuestionSizes, write_questions
-from .stages import CONTENDERS, Contender, Places, file_digest, find_config
+from .stages import CONTENDERS, Contender, Places, find_config
 
 CLIP, DENSERC = (next(one for one in CONTENDERS if one.key == key) for key in ("clip", "denserc"))
 MME_SUBTASKS = ("existence", "count", "position", "color")
@@ -162,9 +163,7 @@ def _quiet() -> None:
 
 
 def _questions_key(places: Places) -> str:
-    return file_digest(questions_folder(places) / "instruct.json") + file_digest(
-        questions_folder(places) / "pope.jsonl"
-    )
+    return "".join(file_digest(questions_folder(places) / name) for name in ("instruct.json", "pope.jsonl"))
 
 
 def _config(places: Places, stage: str, folder: Path, seed: int, data: str, overrides: Sequence) -> CfgNode:

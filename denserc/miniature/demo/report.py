@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -45,31 +46,55 @@ SEGMENTATION_NOTE = (
     "Training-free: mIoU of only the dense features on all 73 classes of the first domain, and on the 19."
 )
 
-Results = Mapping[int, Mapping[str, dict]]  # seed -> contender's key -> results of both stages
+Results = Mapping[int, Mapping[str, dict]]  # seed -> key of what is compared -> results of its stages
+
+
+class Compared(Protocol):
+    """A row of a comparison."""
+
+    @property
+    def key(self) -> str:
+        """Key of its results."""
+
+    @property
+    def title(self) -> str:
+        """Title of its row."""
 
 
 def summary(results: Results) -> ResultTable:
     """One row per contender: mean and deviation over the seeds."""
     crops = next(iter(results.values()))["clip"]["regions"]["thing_crops_top1"]
     ceiling = f" The teacher's class token on the crops of the same boxes: {crops:.1f}."
-    return ResultTable(COLUMNS, _rows(results, _numbers), corner="encoder", note=NOTE + ceiling + _seeds(results))
+    return ResultTable(
+        COLUMNS, seed_rows(results, CONTENDERS, _numbers), corner="encoder", note=NOTE + ceiling + seeds_note(results)
+    )
 
 
 def segmentation_summary(results: Results) -> ResultTable:
     """The same for segmentation."""
-    rows = _rows(results, _segmentation_numbers)
-    return ResultTable(SEGMENTATION_COLUMNS, rows, corner="encoder", note=SEGMENTATION_NOTE + _seeds(results))
+    rows = seed_rows(results, CONTENDERS, _segmentation_numbers)
+    return ResultTable(SEGMENTATION_COLUMNS, rows, corner="encoder", note=SEGMENTATION_NOTE + seeds_note(results))
 
 
-def _rows(results: Results, numbers: Callable[[dict], dict[str, float]]) -> dict[str, dict[str, RunStatistics]]:
+def seed_rows(
+    results: Results, shown: Sequence[Compared], numbers: Callable[[dict], dict[str, float]]
+) -> dict[str, dict[str, RunStatistics]]:
+    """Mean and deviation over the seeds, by title of what is compared.
+
+    Args:
+        results: Results by seed and key.
+        shown: Rows in order.
+        numbers: Function from the results of a run to the values of its row.
+    """
     rows = {}
-    for contender in CONTENDERS:
-        runs = [numbers(of_seed[contender.key]) for of_seed in results.values()]
-        rows[contender.title] = {name: RunStatistics.of(run[name] for run in runs) for name in runs[0]}
+    for one in shown:
+        runs = [numbers(of_seed[one.key]) for of_seed in results.values()]
+        rows[one.title] = {name: RunStatistics.of(run[name] for run in runs) for name in runs[0]}
     return rows
 
 
-def _seeds(results: Results) -> str:
+def seeds_note(results: Results) -> str:
+    """Sentence about the seeds of a table; "" for a single one."""
     return f" Mean ± deviation over the seeds {', '.join(map(str, results))}." if len(results) > 1 else ""
 
 

@@ -8,12 +8,13 @@ from ...evaluation import build_evaluator
 from ...predictor import Predictor
 from ...segmentation import engine as segmentation
 from ...structures import cached_result
+from ...structures.files import file_digest
 from ...visualization import segmentation_page
 from ..annotations import ALL_NAMES
 from ..scenes import Scene
 from ..world import SEEN_NAMES, Domain, rename
 from .pictures import fresh_scenes
-from .stages import CONTENDERS, Contender, Places, file_digest, stage_config
+from .stages import CONTENDERS, Contender, Places, stage_config
 
 SEGMENTER_NAME = "model_final.pth"
 VAL, TRANSFER = "miniature_semantic_val", "miniature_semantic_transfer_val"

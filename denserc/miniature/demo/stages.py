@@ -1,6 +1,5 @@
 """The stages of the demo. Each runs a project's engine with a miniature config and keeps its result on disk."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ...distillation.export import PRODUCT_NAME
 from ...distillation.target_cache import TargetMemory
 from ...evaluation import build_evaluator, evaluate_dense_model
 from ...structures import DataError, cached_result
+from ...structures.files import file_digest
 from ..train_clip import Recipe, train_clip
 from ..write_world import LAYOUT, Sizes, write_world
 
@@ -186,8 +186,3 @@ def stage_config(places: Places, name: str, folder: Path, seed: int, *overrides:
     if "MODEL.ENCODER.CHECKPOINT" not in (overrides[0] or []):
         settings += ["MODEL.ENCODER.WEIGHTS", places.weights]
     return read_config(path, [*settings, *(word for more in overrides for word in more or [])])
-
-
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file; "" for no path."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
