@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TextIO
 
 from ..evaluation.mllm.answers import Question, answer_of
-from ..evaluation.mllm.records import read_json_lines, short
 from ..structures import ConfigurationError, DataError
 from ..structures.files import drop_cut_line, write_text
+from ..structures.records import read_json_lines, short
 
 logger = logging.getLogger(__name__)
 

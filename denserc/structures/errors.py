@@ -64,11 +64,15 @@ class WeightsMismatchError(CheckpointError):
 
 
 def exit_with(main: Callable[[list[str]], int], arguments: list[str]) -> NoReturn:
-    """End a script with the status of its main function; a user's error is one line, not a traceback."""
+    """End a script with the status of its main function.
+
+    A user's error is one line and status 2; a traceback means a bug of DenseRC.
+    """
     try:
         sys.exit(main(arguments))
     except DenseRCError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 Option = TypeVar("Option", bound=Enum)

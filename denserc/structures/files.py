@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from .errors import DataError
+from .records import read_json
 
 
 @contextlib.contextmanager
@@ -121,16 +122,9 @@ def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "a
     """Read a JSON annotation file.
 
     Raises:
-        DataError: The file is absent, not JSON, or lacks one of the keys.
+        DataError: The file is absent, not UTF-8, not JSON, or lacks one of the keys.
     """
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise DataError(f"The annotation file {path} does not exist. See datasets/README.md for the layout.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"The annotation file {path} cannot be read: {error}.") from error
+    content = read_json(path, "annotation file", advice="See datasets/README.md for the layout.")
     absent = [key for key in keys if not isinstance(content, dict) or key not in content]
     if absent:
         raise DataError(f"The annotation file {path} lacks {absent}; expected are {list(keys)}.")

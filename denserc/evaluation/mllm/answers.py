@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...structures import DataError
-from .records import Record, first_of, read_json_lines, short
+from ...structures.records import Record, first_of, read_json_lines, short
 
 
 @dataclass(frozen=True, slots=True)

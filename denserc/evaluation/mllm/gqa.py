@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...structures import DataError
+from ...structures.records import Record, read_json
 from .answers import join, read_answers
-from .records import Record, read_json
 
 
 @dataclass(frozen=True, slots=True)

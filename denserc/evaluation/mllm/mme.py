@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...structures import DataError
+from ...structures.records import first_of, short
 from .answers import Answer, join, read_answers
-from .records import first_of, short
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...structures import DataError
+from ...structures.records import read_json_lines, short
 from .answers import Question, join, read_answers, read_questions
-from .records import read_json_lines, short
 
 SPLITS = ("random", "popular", "adversarial")
 LINES = {

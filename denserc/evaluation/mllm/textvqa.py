@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...structures import DataError
+from ...structures.records import Record, read_json, short
 from .answers import Answer, join, read_answers
 from .evalai import normalize
-from .records import Record, read_json, short
 
 OCR_LINE = "Reference OCR token:"
 ANSWERS = 10

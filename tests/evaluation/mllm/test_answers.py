@@ -47,7 +47,7 @@ def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(DataError, match="The answer file .*a.jsonl does not exist"):
         read_answers(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is not UTF-8"):
         read_answers(tmp_path / "b.jsonl")
 
 
