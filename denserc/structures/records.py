@@ -139,7 +139,7 @@ def record_of(where: str, value: Any) -> Record:
     """A JSON object as a record.
 
     Raises:
-        DataError: The value is no object.
+        DataError: The value is not an object.
     """
     if not isinstance(value, dict):
         raise DataError(f"{where}: {short(value)} is not an object with fields.")
@@ -147,7 +147,7 @@ def record_of(where: str, value: Any) -> Record:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number; true and false are none."""
+    """True for a finite number of JSON; true and false are not numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -161,7 +161,7 @@ def read_text(path: str | Path, what: str, *, advice: str = "Correct its path.")
 
     Args:
         what: Name of the content, for messages: "annotation file".
-        advice: What to do if the file is absent.
+        advice: Remedy if the file is absent.
 
     Raises:
         DataError: The file is absent, cannot be read, or is not UTF-8.

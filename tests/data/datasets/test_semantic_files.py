@@ -163,13 +163,13 @@ def test_cityscapes(tmp_path):
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_absent_official_files_are_named(name, tmp_path):
     done = run("prepare_semantic.py", name, "--root", tmp_path)
-    assert done.returncode == 1 and "error:" in done.stderr and str(tmp_path) in done.stderr
+    assert done.returncode == 2 and "error:" in done.stderr and str(tmp_path) in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_training_split_is_only_cocos(tmp_path):
     done = run("prepare_semantic.py", "voc_20", "--root", tmp_path, "--split", "train")
-    assert done.returncode == 1 and "validation only" in done.stderr
+    assert done.returncode == 2 and "validation only" in done.stderr
 
 
 def test_own_set_from_panoptic_annotations(tmp_path):
@@ -232,7 +232,7 @@ def test_an_ignore_label_among_the_classes_is_refused(tmp_path):
         "prepare_own_semantic.py", "--instances", tmp_path / "i.json", "--images", tmp_path, "--out", tmp_path,
         "--name", "s", "--ignore", 0,
     )  # fmt: skip
-    assert done.returncode == 1 and "must be within 1..65535" in done.stderr
+    assert done.returncode == 2 and "must be within 1..65535" in done.stderr
 
 
 def test_masks_of_another_size_are_refused():
