@@ -3,7 +3,7 @@
 #
 #   scripts/bootstrap.sh VENV
 #
-# VENV is created with Python 3.10-3.12 when it is missing ($PYTHON chooses the interpreter). Then torch,
+# VENV is created with Python 3.10-3.13 when it is missing ($PYTHON chooses the interpreter). Then torch,
 # torchvision, Detectron2 and this package (editable, extra "dev") are installed. An importable Detectron2 is
 # used and never replaced. Running it again is harmless.
 set -euo pipefail
@@ -17,24 +17,24 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # Prints "3.11" for a Python that runs and is in range, nothing otherwise.
 suitable() {
-    "$1" -c 'import sys; v = sys.version_info; print(f"{v[0]}.{v[1]}") if (3, 10) <= v[:2] <= (3, 12) else None' \
+    "$1" -c 'import sys; v = sys.version_info; print(f"{v[0]}.{v[1]}") if (3, 10) <= v[:2] <= (3, 13) else None' \
         2>/dev/null || true
 }
 
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
-        [ -n "$(suitable "$PYTHON")" ] || fail "PYTHON=$PYTHON is not a working Python 3.10, 3.11 or 3.12."
+        [ -n "$(suitable "$PYTHON")" ] || fail "PYTHON=$PYTHON is not a working Python 3.10 to 3.13."
         printf '%s\n' "$PYTHON"
         return
     fi
     local candidate
-    for candidate in python3 python3.12 python3.11 python3.10 python; do
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10 python; do
         if [ -n "$(suitable "$candidate")" ]; then
             printf '%s\n' "$candidate"
             return
         fi
     done
-    fail "no Python 3.10, 3.11 or 3.12 found (python3 is: $(python3 --version 2>&1 || echo absent)).
+    fail "no Python 3.10 to 3.13 found (python3 is: $(python3 --version 2>&1 || echo absent)).
 Install one, or name it, for example: make test PYTHON=/path/to/python3.11"
 }
 
@@ -49,7 +49,7 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 python="$venv/bin/python"
 [ -n "$(suitable "$python")" ] \
-    || fail "$venv has $("$python" --version 2>&1); Python 3.10-3.12 is needed. Remove it, or choose another: VENV=..."
+    || fail "$venv has $("$python" --version 2>&1); Python 3.10-3.13 is needed. Remove it, or choose another: VENV=..."
 pip=("$python" -m pip --disable-pip-version-check)
 
 say "installing torch, torchvision and the requirements of setup.cfg (some minutes and about 5 GB the first time)"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import denserc
 
-PYTHON_RANGE = ((3, 10), (3, 12))
+PYTHON_RANGE = ((3, 10), (3, 13))
 OPENCV_VARIANTS = (
     "opencv-python",
     "opencv-python-headless",
