@@ -1,16 +1,18 @@
 # make demo    the miniature world from CLIP to open-vocabulary detections (FRESH=1 trains its CLIP anew)
 # make test    the tests                     (ARGS="-k splits" passes pytest options)
+# make fuzz    damaged input of every kind    (N=10000 inputs per kind of file, at random)
 # make lint    ruff, check and format
 # make env     only the environment; `denserc check-env` tells about it
 #
 # Each target builds the environment when it is missing. VENV=dir puts it elsewhere or uses an existing one,
-# PYTHON=python3.11 chooses the interpreter that it is built with, THREADS=n the number of CPU threads (of the tests: of processes).
+# PYTHON=python3.11 chooses the interpreter that it is built with, THREADS=n the number of CPU threads.
 
 VENV ?= .venv
 PYTHON ?=
 FRESH ?=
 ARGS ?=
 THREADS ?= $(shell nproc 2>/dev/null || sysctl -n hw.physicalcpu 2>/dev/null || echo 2)
+N ?= 1000
 
 py := $(VENV)/bin/python
 stamp := $(VENV)/.denserc-ready
@@ -19,7 +21,7 @@ OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
 threads := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS)
 
-.PHONY: help env demo test lint format clean
+.PHONY: help env demo test fuzz lint format clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
@@ -33,9 +35,11 @@ $(stamp): setup.cfg setup.py scripts/bootstrap.sh
 demo: $(stamp)
 	$(threads) $(py) -m denserc demo $(if $(filter-out 0,$(FRESH)),--fresh) $(ARGS)
 
-# One process of one thread per core: twice as fast as one process with all threads.
 test: $(stamp)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(py) -m pytest --numprocesses $(THREADS) --dist loadfile $(ARGS)
+	$(threads) $(py) -m pytest $(ARGS)
+
+fuzz: $(stamp)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(py) -m pytest tests/fuzz --fuzz $(N) $(ARGS)
 
 lint: $(stamp)
 	$(py) -m ruff check .

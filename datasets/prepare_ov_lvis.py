@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from denserc.data.datasets.entries import read_annotations
 from denserc.data.datasets.splits import OFFICIAL_LVIS_TRAIN_IMAGES, OFFICIAL_LVIS_VAL_IMAGES, count, write_lvis_norare
 from denserc.structures import exit_with
-from denserc.structures.files import read_annotation_file
 
 
 def main(arguments: list[str]) -> int:
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     out = options.out or options.root / "lvis" / "lvis_v1_train_norare.json"
     val_json = options.val_json or options.root / "lvis" / "lvis_v1_val.json"
     if val_json.is_file() or not options.any_count:
-        counts = count(read_annotation_file(val_json))
+        counts = count(read_annotations(val_json))
         counts.require(images=None if options.any_count else OFFICIAL_LVIS_VAL_IMAGES, what=str(val_json))
         print(f"{val_json}: {counts}")
     counts = write_lvis_norare(

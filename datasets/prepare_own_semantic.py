@@ -36,8 +36,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ignore", type=int, help="value of ignored pixels (255; 65535 for more than 255 classes)")
     parser.add_argument("--workers", type=int, default=1, help="threads (default: 1)")
     options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error(f"--workers is {options.workers}; expected is 1 or more")
     if (options.panoptic is None) != (options.masks is None):
         parser.error("--panoptic and --masks belong together")
+    if not options.name.strip() or Path(options.name).name != options.name:
+        parser.error(f"--name is {options.name!r}; expected is a name without folders")
     labels = options.out / "labels"
     if options.panoptic is not None:
         ignore = _ignore(options, options.panoptic)

@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--workers", type=int, default=1, help="threads (default: 1)")
     parser.add_argument("--any-count", action="store_true", help="accept any number of files")
     options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error(f"--workers is {options.workers}; expected is 1 or more")
     for name in options.sets:
         jobs = plan(name, options.root, split=options.split, json_file=options.context_json)
         counts = write_label_files(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import detection as _detectors  # noqa: F401  (registers the meta-architectures that a checkpoint may name)
 from . import segmentation as _segmenters  # noqa: F401
-from .config import get_denserc_config
+from .config import get_denserc_config, key_rules
 from .construction import DenseEncoder, load_checkpoint
 from .engine import resolve_device
 from .openvocab import OpenVocabularyModel, model_from_checkpoint
@@ -77,4 +77,6 @@ def load_model(source: str | Path, *, device: str = "cpu", cache_dir: str | Path
                 f"{', '.join(sorted(PACKAGED))}. projects/FViT/train_net.py writes model_final.pth."
             )
         path = Path(str(files(__package__).joinpath(PACKAGED[str(source)])))
-    return model_from_checkpoint(path, get_denserc_config(), device=str(resolve_device(device)), cache_dir=cache_dir)
+    return model_from_checkpoint(
+        path, get_denserc_config(), keys=key_rules(), device=str(resolve_device(device)), cache_dir=cache_dir
+    )

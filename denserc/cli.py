@@ -145,3 +145,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "status", 130)  # TrainingStopped has one

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from .construction import config as construction
@@ -20,12 +19,14 @@ from .data import config as data
 from .detection import config as detection
 from .distillation import config as distillation
 from .engine import config as solver
-from .engine.renamed_keys import old_key_advice
+from .engine.detectron2_keys import RANGES
+from .engine.renamed_keys import OLD_KEYS, old_key_advice
 from .evaluation import config as evaluation
 from .llava import config as llava
 from .openvocab import config as openvocab
 from .segmentation import config as segmentation
-from .structures import ConfigurationError, Key, add_keys, coerce, flatten
+from .structures import ConfigurationError, DataError, Key, add_keys, coerce, flatten
+from .structures.yaml_files import read_yaml
 
 BASE = "_BASE_"
 COMMAND_LINE = "the command line"
@@ -42,29 +43,6 @@ KEYS: tuple[Key, ...] = (
     *llava.KEYS,
 )
 """Every key of DenseRC, and the few of Detectron2 with another default here."""
-
-# Ranges of Detectron2's own keys; they keep its defaults and its documentation.
-_RANGES = (
-    Key("SOLVER.IMS_PER_BATCH", 16, "", minimum=1),
-    Key("SOLVER.BASE_LR", 0.001, "", minimum=0),
-    Key("SOLVER.WEIGHT_DECAY", 0.0001, "", minimum=0),
-    Key("SOLVER.MAX_ITER", 40000, "", minimum=0),
-    Key("SOLVER.WARMUP_ITERS", 1000, "", minimum=0),
-    Key("SOLVER.STEPS", (30000,), "", minimum=0),
-    Key("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1.0, "", above=0),
-    Key("DATALOADER.NUM_WORKERS", 4, "", minimum=0),
-    Key("TEST.EVAL_PERIOD", 0, "", minimum=0),
-    Key("VERSION", 2, "", minimum=2, maximum=2),
-    Key("TEST.DETECTIONS_PER_IMAGE", 100, "", minimum=1),
-    Key("MODEL.PIXEL_STD", [1.0, 1.0, 1.0], "", above=0),
-    Key("MODEL.RPN.IOU_THRESHOLDS", [0.3, 0.7], "", minimum=0, maximum=1),
-    Key("MODEL.RPN.POSITIVE_FRACTION", 0.5, "", minimum=0, maximum=1),
-    Key("MODEL.RPN.NMS_THRESH", 0.7, "", minimum=0, maximum=1),
-    Key("MODEL.ROI_HEADS.IOU_THRESHOLDS", [0.5], "", minimum=0, maximum=1),
-    Key("MODEL.ROI_HEADS.POSITIVE_FRACTION", 0.25, "", minimum=0, maximum=1),
-    Key("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.05, "", minimum=0, maximum=1),
-    Key("MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.5, "", minimum=0, maximum=1),
-)
 
 
 def add_denserc_config(cfg: CfgNode) -> None:
@@ -160,11 +138,9 @@ def _load(path: Path) -> dict:
     if not path.is_file():
         raise ConfigurationError(f"There is no configuration file {path}.")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigurationError(
-            f"{path} is not a readable YAML file of plain values (Python tags are refused): {error}"
-        ) from error
+        tree = read_yaml(path, "configuration file")
+    except DataError as error:
+        raise ConfigurationError(str(error)) from error.__cause__
     if not isinstance(tree, dict):
         given = "is empty" if tree is None else f"holds a {type(tree).__name__}"
         raise ConfigurationError(f"{path} {given}; expected keys and values, such as 'MODEL: {{DEVICE: cpu}}'.")
@@ -226,7 +202,7 @@ def _unknown(key: str) -> str:
     advice = old_key_advice(key)
     if advice:
         return advice
-    known = list(_defaults())
+    known = [*_defaults(), *OLD_KEYS]
     near = (
         difflib.get_close_matches(key, known, n=1, cutoff=0.75)
         or [
@@ -236,7 +212,10 @@ def _unknown(key: str) -> str:
             if name.split(".")[-1] == key.split(".")[-1]
         ][:1]
     )
-    return f"there is no key {key}." + (f" The nearest is {near[0]}." if near else "")
+    advice = old_key_advice(near[0]) if near else None
+    return (
+        f"there is no key {key}." + (f" The nearest is {near[0]}." if near else "") + (f" {advice}" if advice else "")
+    )
 
 
 def _nearest_choice(rule: Key, value: Any) -> str:
@@ -253,10 +232,15 @@ def _defaults() -> dict[str, Any]:
 
 @cache
 def _rules() -> dict[str, Key]:
-    return {key.name: key for key in (*_RANGES, *KEYS)}
+    return {key.name: key for key in (*RANGES, *KEYS)}
 
 
 def own_keys() -> Iterable[Key]:
     """The keys that Detectron2 does not have, in the order of their packages; their help can be printed."""
     detectron2 = flatten(get_cfg())
     return [key for key in KEYS if key.name not in detectron2]
+
+
+def key_rules() -> tuple[Key, ...]:
+    """Choices and ranges of all keys, of Detectron2's where DenseRC has one."""
+    return (*RANGES, *KEYS)

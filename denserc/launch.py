@@ -4,21 +4,32 @@ Several processes come from Detectron2's launch (--num-gpus N) or from torchrun,
 Both use NCCL where there are GPUs, and gloo on a CPU.
 """
 
+import multiprocessing
 import os
+import re
+import shlex
+import signal
+import sys
+import threading
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
 
 from .config import read_config
 from .data.config import register_configured
 from .model_zoo import find_config_file, get_config_file
-from .structures import ConfigurationError
+from .structures import ConfigurationError, DenseRCError, TrainingStopped, exit_with
 from .threads import let_threads_sleep
 
 EPILOG = """
@@ -32,6 +43,8 @@ none; SOLVER.IMS_PER_BATCH is the total over all):
 
 On a machine with GPUs, CPU processes (MODEL.DEVICE cpu) are started with torchrun.
 """
+
+_FLAG = re.compile(r"--?[A-Za-z]")
 
 
 @dataclass(frozen=True)
@@ -65,10 +78,17 @@ def setup(args: Namespace) -> CfgNode:
     """
     args.config_file = find_config_file(args.config_file)
     cfg = read_config(args.config_file, args.opts, resolve=get_config_file)
+    if not cfg.OUTPUT_DIR.strip():
+        raise ConfigurationError("OUTPUT_DIR is empty; expected is a folder, . for the current one.")
     register_configured(cfg, data_root())
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="denserc")
     return cfg
+
+
+def launch_script(main: Callable) -> NoReturn:
+    """Run `launch_command` as a script: a user's error ends with one line and status 2."""
+    exit_with(lambda arguments: launch_command(main, arguments), sys.argv[1:])
 
 
 def launch_command(main: Callable, arguments: list[str] | None = None) -> None:
@@ -101,19 +121,96 @@ def launch_parsed(main: Callable, args: Namespace) -> None:
                 f"torchrun started {place.world_size} processes and --num-gpus {args.num_gpus} --num-machines "
                 f"{args.num_machines} asks for more. Leave these flags out under torchrun."
             )
+    require_flags_first(args.opts)
     args.config_file = find_config_file(args.config_file)
     if place is not None:
         run_under_torchrun(main, args, place)
         return
+    if args.num_gpus * args.num_machines > 1:
+        read_config(args.config_file, args.opts, resolve=get_config_file)  # one error instead of one per process
     let_threads_sleep()  # in the processes that launch starts
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    try:
+        with _signals_for_children():
+            launch(
+                _one_process,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(main, args),
+            )
+    except ProcessExitedException as end:  # it has printed why, or was killed
+        sys.exit(end.exit_code if end.exit_code >= 0 else 128 - end.exit_code)
+
+
+@contextmanager
+def _signals_for_children() -> Iterator[None]:
+    """Context in which processes that this one starts receive its SIGTERM and SIGINT, and it waits for their end."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        children = multiprocessing.active_children()
+        for child in children:
+            os.kill(child.pid, number)
+        if not children:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, forward)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def require_flags_first(opts: Sequence[str]) -> None:
+    """Refuse a flag among KEY VALUE pairs, which argparse takes for a key or a value.
+
+    Raises:
+        ConfigurationError: There is one; the message names it.
+    """
+    late = [word for word in opts if _FLAG.match(word)]
+    if late:
+        raise ConfigurationError(
+            f"{late[0]} comes after KEY VALUE pairs or is misspelt. Flags come first: {late[0]} KEY VALUE ..."
+        )
+
+
+def resume_command(args: Namespace) -> str:
+    """The command line of this process with --resume, in the words of a shell."""
+    words = sys.argv[1:]
+    split = len(words) - len(args.opts or ())
+    flags = [word for word in words[:split] if word != "--resume"]
+    program = Path(sys.argv[0])
+    start = ["denserc"] if program.name in ("denserc", "__main__.py") else ["python", str(program)]
+    return shlex.join([*start, *flags, "--resume", *words[split:]])
+
+
+def _one_process(main: Callable, args: Namespace) -> None:
+    """Run one process; a stopped training prints how to continue.
+
+    Raises:
+        SystemExit: Several processes: an error of the user, with status 2, or a stopped training.
+    """
+    several = comm.get_world_size() > 1
+    try:
+        main(args)
+    except TrainingStopped as stop:
+        if comm.is_main_process():
+            print(f"To continue: {resume_command(args)}", file=sys.stderr, flush=True)
+        if not several:
+            raise
+        comm.synchronize()  # the end of one process ends the others
+        sys.exit(stop.status)
+    except DenseRCError as error:
+        if not several:
+            raise
+        print(f"error in process {comm.get_rank()}: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
 
 
 def run_under_torchrun(main: Callable, args: Namespace, place: TorchrunProcess) -> None:
@@ -123,7 +220,7 @@ def run_under_torchrun(main: Callable, args: Namespace, place: TorchrunProcess) 
         ConfigurationError: This machine has fewer GPUs than processes.
     """
     if place.world_size == 1:
-        main(args)
+        _one_process(main, args)
         return
     on_gpu = (
         torch.cuda.is_available()
@@ -140,6 +237,6 @@ def run_under_torchrun(main: Callable, args: Namespace, place: TorchrunProcess) 
     try:
         comm.create_local_process_group(place.local_world_size)
         comm.synchronize()
-        main(args)
+        _one_process(main, args)
     finally:
         torch.distributed.destroy_process_group()

@@ -1,7 +1,6 @@
 """Open-vocabulary predictions on photographs: from a checkpoint and class names to results in the photo's pixels."""
 
 import inspect
-import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,14 @@ from PIL import Image
 from torch import nn
 
 from .api import load_model
-from .data.images.reading import read_rgb
+from .data.images.opening import MAX_PIXELS
+from .data.images.pictures import Picture, as_pixels
 from .engine import resolve_device
 from .openvocab import OpenVocabularyModel
 from .openvocab.vocabulary import ClassSelection
 from .structures import ConfigurationError, DataError, Vocabulary
 from .visualization import class_colors, detected_objects, draw_detections, draw_labels, draw_legend
 from .visualization.canvas import enlarge
-
-Picture = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()  # of models that predictors share
 
@@ -93,6 +91,7 @@ class Predictor:
             the model's own. It needs `names`.
         background_threshold: Probability, 0 to 1; None for the model's own. CATSeg scores each class by itself;
             DenseSegmenter's probability is a share among all names.
+        max_pixels: Most pixels of a file or Pillow image that is read; each takes up to 12 bytes of memory.
 
     Raises:
         CheckpointError: The source is not the checkpoint of a model.
@@ -112,6 +111,7 @@ class Predictor:
         batch_size: int = 1,
         background: str | None = None,
         background_threshold: float | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):
         if not 0 <= threshold <= 1:
             raise ConfigurationError(f"threshold must be a score from 0 to 1; got {threshold}.")
@@ -129,6 +129,7 @@ class Predictor:
         self.templates = templates
         self.threshold = threshold
         self.batch_size = batch_size
+        self.max_pixels = max_pixels
         self._lock = _LOCKS.setdefault(self.model, threading.RLock())
         self._selection: ClassSelection | None = None
         if names is not None:
@@ -203,7 +204,7 @@ class Predictor:
         results: list[Instances | Segmentation | None] = [None] * len(pictures)
         waiting: dict[tuple[int, int], list[tuple[int, dict]]] = {}
         for index, picture in enumerate(pictures):
-            one = self.model.prepare(as_pixels(picture), frame)
+            one = self.model.prepare(self.read(picture), frame)
             one["score_threshold"] = self.threshold
             size = self.model.padded_size(tuple(one["image"].shape[-2:]))
             waiting.setdefault(size, []).append((index, one))
@@ -235,7 +236,7 @@ class Predictor:
         Raises:
             DataError: The result is in the pixels of a picture of another size.
         """
-        pixels = as_pixels(image)
+        pixels = self.read(image)
         if result is None:
             result = self(pixels)
         if tuple(result.image_size) != pixels.shape[:2]:
@@ -248,6 +249,10 @@ class Predictor:
             return Image.fromarray(_tinted(pixels, result, vocabulary.novel, min_side))
         objects = detected_objects(result, vocabulary, overlap=overlap)
         return Image.fromarray(draw_detections(pixels, objects, min_side=min_side))
+
+    def read(self, picture: Picture) -> np.ndarray:
+        """A picture of any accepted kind as (h, w, 3) uint8 RGB, upright; see `as_pixels`."""
+        return as_pixels(picture, max_pixels=self.max_pixels)
 
     def _current(self) -> ClassSelection:
         """The vocabulary of a call."""
@@ -339,52 +344,6 @@ class ClassNames(tuple):
     def cat(parts: Sequence["ClassNames"]) -> "ClassNames":
         """Names one after the other, for `Instances.cat`."""
         return ClassNames(name for part in parts for name in part)
-
-
-def as_pixels(picture: Picture) -> np.ndarray:
-    """A picture of any accepted kind as (h, w, 3) uint8 RGB, upright; see `Predictor.__call__`.
-
-    Raises:
-        DataError: It cannot be read, or is of another kind; the message names the conversion.
-    """
-    if isinstance(picture, (str, Path)):
-        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(picture)):
-            raise DataError(f"{picture} is an address on the web: download the picture and give its path.")
-        return read_rgb(picture)
-    if isinstance(picture, Image.Image):
-        pixels = read_rgb(picture)
-    elif isinstance(picture, torch.Tensor):
-        _check(picture, "tensor", picture.dtype == torch.uint8, picture.ndim == 3 and picture.shape[0] == 3)
-        pixels = np.ascontiguousarray(picture.detach().cpu().numpy().transpose(1, 2, 0))
-    elif isinstance(picture, np.ndarray):
-        _check(picture, "array", picture.dtype == np.uint8, picture.ndim == 3 and picture.shape[2] == 3)
-        pixels = np.ascontiguousarray(picture)
-    else:
-        raise DataError(
-            f"A picture is a path, a Pillow image, an (h, w, 3) uint8 array or a (3, h, w) uint8 tensor; got "
-            f"{type(picture).__name__}."
-        )
-    if not pixels.size:
-        raise DataError(f"A picture needs at least one pixel; got {pixels.shape[:2]} (h, w).")
-    return pixels
-
-
-def _check(picture: np.ndarray | torch.Tensor, kind: str, type_fits: bool, shape_fits: bool) -> None:
-    if type_fits and shape_fits:
-        return
-    shape = tuple(picture.shape)
-    expected = "(3, h, w)" if kind == "tensor" else "(h, w, 3)"
-    if not type_fits:
-        advice = "Scale values to 0..255 and convert them to uint8."
-    elif picture.ndim == 4:
-        advice = f"Give a batch as a list of {kind}s."
-    elif kind == "tensor" and picture.ndim == 3 and shape[2] == 3:
-        advice = "Call .permute(2, 0, 1) first."
-    elif kind == "array" and picture.ndim == 3 and shape[0] == 3:
-        advice = "Call .transpose(1, 2, 0) first."
-    else:
-        advice = "Pillow images may be grey or have an alpha channel: Image.fromarray(...) makes one."
-    raise DataError(f"A picture as {kind} is {expected} uint8 RGB; got {shape} {picture.dtype}. {advice}")
 
 
 def _model(source: str | Path | OpenVocabularyModel, device: str) -> OpenVocabularyModel:

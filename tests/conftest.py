@@ -17,6 +17,10 @@ from tests.paths import CONFIGS, FIXTURES
 RECORDED = FIXTURES / "encoders"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, metavar="N", help="damaged inputs per kind of file (tests/fuzz), at random")
+
+
 class Recorded:
     """Arrays recorded from CLIPSelf and DeCLIP (tests/fixtures/encoders), as tensors, by file and name."""
 

@@ -192,7 +192,7 @@ def test_training_and_evaluation_launch_the_same_engine(command, eval_only, monk
     launched = []
     monkeypatch.setattr("denserc.launch.launch", lambda main, *a, args, **k: launched.append((main, *args)))
     assert cli.main([command, "--config-file", "ovcoco_vitb16", "--resume", "SEED", "3"]) == 0
-    ((main, args),) = launched
+    ((_, main, args),) = launched
     assert (main.__module__, main.__name__) == ("denserc.tools.train", "train")
     assert (args.eval_only, args.resume, args.opts) == (eval_only, True, ["SEED", "3"])
     assert args.config_file == str(CONFIGS / "ovcoco_vitb16.yaml")

@@ -1,14 +1,18 @@
 """The reader of configurations: errors, and the names in their messages."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from denserc.config import override, read_config
-from denserc.structures import ConfigurationError
-from tests.paths import CONFIGS, ROOT
+from denserc.config import KEYS, get_denserc_config, override, read_config
+from denserc.engine.detectron2_keys import RANGES
+from denserc.structures import ConfigurationError, flatten
+from tests.paths import CONFIGS, FIXTURES, ROOT
+
+RULES = (*RANGES, *KEYS)
 
 
 @pytest.fixture()
@@ -44,7 +48,8 @@ def test_a_malicious_file_does_not_run_in_a_command(write, tmp_path):
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
-    assert done.returncode != 0 and "ConfigurationError" in done.stderr and not mark.exists()
+    assert done.returncode == 2 and not mark.exists()
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -158,3 +163,87 @@ def test_override_keeps_what_it_does_not_name():
     assert cfg.SEED == 3 and cfg.SOLVER.MAX_ITER == 5052
     with pytest.raises(ConfigurationError, match="row 1: there is no key SED"):
         override(cfg, ["SED", 3], "row 1")
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("fuzz-51-config-runs-code/cfg.yaml", "cfg.yaml is not a readable YAML file of plain values"),
+        ("fuzz-51-config-runs-code/over.yaml", "cfg.yaml is not a readable YAML file of plain values"),
+        ("fuzz-52-config-unknown-key/cfg.yaml", "cfg.yaml: .*DISTILL.STUDENT_SZIE. The nearest is"),
+        ("fuzz-54-config-empty/cfg.yaml", "cfg.yaml is empty"),
+        ("fuzz-55-config-weight-nan/cfg.yaml", "cfg.yaml: DISTILL.COHERENCE.WEIGHT is nan; expected a finite number"),
+    ],
+)
+def test_configurations_that_once_failed(case, message, capfd):
+    with pytest.raises(ConfigurationError, match=message):
+        read_config(FIXTURES / "cases" / case)
+    assert "THIS CODE RAN" not in capfd.readouterr().out
+
+
+# Numbers whose sign has a meaning, and groups that no model of ours reads.
+FREE = {"SEED", "GLOBAL.HACK", "MODEL.DENSE_SEGMENTER.THRESHOLD", "MODEL.PIXEL_MEAN", "MODEL.RPN.CONV_DIMS"}
+FREE |= {"MODEL.RPN.BOUNDARY_THRESH", "MODEL.RPN.IOU_LABELS", "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER"}
+UNREAD = (
+    "MODEL.RETINANET.",
+    "MODEL.RESNETS.",
+    "MODEL.ROI_KEYPOINT_HEAD.",
+    "MODEL.PANOPTIC_FPN.",
+    "MODEL.SEM_SEG_HEAD.",
+)
+UNREAD += (
+    "MODEL.ROI_BOX_CASCADE_HEAD.",
+    "MODEL.ANCHOR_GENERATOR.",
+    "TEST.KEYPOINT_OKS_SIGMAS",
+    "TEST.EXPECTED_RESULTS",
+)
+UNREAD += ("MODEL.FPN.IN_FEATURES", "DATASETS.PROPOSAL_FILES")
+DEFAULTS = flatten(get_denserc_config())
+
+
+def is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@pytest.mark.parametrize("key", sorted(DEFAULTS))
+def test_no_key_takes_a_value_without_sense(key):
+    """NaN, infinity and huge numbers nowhere; negative numbers and other types only where they mean something."""
+    default, inner = DEFAULTS[key], DEFAULTS[key]
+    while isinstance(inner, (list, tuple)) and inner:
+        inner = inner[0]
+    bad = [float("nan"), float("inf"), -float("inf"), 10**400, {}, {"a": 1}, [float("nan")], [10**30], [[float("inf")]]]
+    if not isinstance(default, str):
+        bad += ["", "zzz", b"x"]
+    if not isinstance(default, bool):
+        bad += [True]
+    if not isinstance(default, str) and default is not None:
+        bad += [None]
+    if not key.startswith(UNREAD) and key not in FREE and is_number(inner):
+        bad += [[-5] * len(default), [-0.5]] if isinstance(default, (list, tuple)) else [-5, -0.5, -1e-9]
+    if isinstance(default, (list, tuple)) and not key.startswith(UNREAD):
+        bad += [[{}], [None], [[[1]]], 3]
+    kinds = [rule.kind for rule in RULES if rule.name == key]
+    for value in bad:
+        if default is None and (value is None or (kinds and type(value) is kinds[0] and value != "zzz")):
+            continue
+        with pytest.raises(ConfigurationError, match=re.escape(key)):
+            read_config(None, [key, value])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["INPUT.SCALE_JITTER", "[2.0, 0.1]"], "2 values, the first the smallest, each above 0"),
+        (["INPUT.SCALE_JITTER", "[1.0]"], "2 values"),
+        (["MODEL.FVIT.BLOCKS", "[3.0, 5, 7, 11]"], "a list, each element a whole number"),
+        (["MODEL.CATSEG.WINDOWS.CANVAS", "[640]"], "0 or 2 values"),
+        (["MODEL.PIXEL_MEAN", "[1.0, 2.0]"], "3 values"),
+        (["DATASETS.TRAIN", "(3,)"], "a list, each element a text"),
+        (["TEST.LVIS_PROTOCOLS", "[]"], "1 or 2 of 'standard', 'fixed'"),
+        (["SOLVER.WARMUP_METHOD", "linaer"], "The nearest is 'linear'"),
+        (["SEED", str(2**40)], "within -2147483647..2147483647"),
+    ],
+)
+def test_lengths_orders_and_words_are_checked(words, message):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        read_config(None, words)

@@ -1,6 +1,8 @@
 """Number and ranks of a command's processes."""
 
 import os
+import runpy
+import sys
 
 import pytest
 import torch
@@ -8,9 +10,9 @@ import torch.distributed as dist
 from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser
 
-from denserc.launch import TorchrunProcess, data_root, launch_command, setup
+from denserc.launch import TorchrunProcess, data_root, launch_command, resume_command, setup
 from denserc.structures import ConfigurationError, DataError
-from tests.paths import CONFIGS
+from tests.paths import CONFIGS, ROOT
 
 VARIABLES = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 
@@ -104,3 +106,41 @@ def test_a_config_of_ones_own_has_a_packaged_base(tmp_path, monkeypatch):
     own.write_text("_BASE_: ovcoco_vitb61\n")
     with pytest.raises(ConfigurationError, match=r"my.yaml: _BASE_ is ovcoco_vitb61. There is no file.*ovcoco_vitb16"):
         setup(default_argument_parser().parse_args(["--config-file", "my.yaml"]))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["OUTPUT_DIR", "x", "--resume"], ["OUTPUT_DIR", "--resume"], ["OUTPUT_DIR", "x", "--eval-only", "SEED", "1"]],
+)
+def test_a_flag_after_keys_is_named(torchrun, words):
+    (flag,) = [word for word in words if word.startswith("--")]
+    with pytest.raises(ConfigurationError, match=f"{flag} comes after KEY VALUE pairs .* Flags come first"):
+        launch_command(print, ["--config-file", "ovlvis_vitl14", *words])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config-file", "absent.yaml"],
+        ["--config-file", "fvit", "SEED"],
+        ["--config-file", "fvit", "OUTPUT_DIR", ""],
+        ["--config-file", "fvit", "OUTPUT_DIR", "out", "--resume"],
+        ["--config-file", "fvit", "--num-gpus", "2", "SEDE", "1"],
+    ],
+)
+@pytest.mark.parametrize("project", ["FViT", "CATSeg", "Distillation", "LLaVA"])
+def test_scripts_end_with_one_line_and_status_2(torchrun, monkeypatch, capsys, tmp_path, project, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train_net.py", *words])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "projects" / project / "train_net.py"), run_name="__main__")
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_the_command_that_continues_has_resume_once(monkeypatch):
+    args = default_argument_parser().parse_args(["--config-file", "c.yaml", "--resume", "OUTPUT_DIR", "a b"])
+    monkeypatch.setattr(
+        sys, "argv", ["/x/bin/denserc", "train", "--config-file", "c.yaml", "--resume", "OUTPUT_DIR", "a b"]
+    )
+    assert resume_command(args) == "denserc train --config-file c.yaml --resume OUTPUT_DIR 'a b'"

@@ -68,6 +68,19 @@ def test_a_configuration_written_back_is_read(unpacked, tmp_path):
     assert read_config(tmp_path / "own.yaml").MODEL.ROI_BOX_HEAD.FC_DIM == 24
 
 
+def test_a_later_configuration_keeps_its_other_keys():
+    tree = {"DISTILL": {"MAX_UNREADABLE": 0.2, "CROP_SIZE": 3}, "DATALOADER": {"NUM_WORKERS": 1}, "SEED": 4}
+    moved = flatten(convert_detector_config(tree, "m.pth"))
+    assert moved == {
+        "DATALOADER.MAX_UNREADABLE": 0.2,
+        "DISTILL.CROP_SIZE": 3,
+        "DATALOADER.NUM_WORKERS": 1,
+        "SEED": 4,
+    }
+    present = {"DATALOADER": {"MAX_UNREADABLE": 0.2}, "MODEL": {"FVIT": {"ROI": {"LOW_QUALITY": True}}}}
+    assert convert_detector_config(present, "m.pth") is present
+
+
 OTHER_VALUES = {
     "MODEL.FVIT.PADDING": "divisible",
     "MODEL.FVIT.SIZE_CLAMP": "above",

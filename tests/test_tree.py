@@ -8,7 +8,7 @@ import pytest
 from tests.paths import ROOT
 
 # Folders of tests without a package of that name.
-OTHERS = {"benchmarks", "projects", "fixtures"}
+OTHERS = {"benchmarks", "projects", "fixtures", "fuzz"}
 MOST_LINES = 400
 # In pieces, so that this file does not name them.
 FOLDERS = ("wor" + "k", "roo" + "t", "mn" + "t", "hom" + r"e/\w+", "User" + r"s/\w+")

@@ -1,6 +1,5 @@
 """`denserc detect`: objects in photos, as pictures, COCO JSON and CSV."""
 
-import sys
 from pathlib import Path
 
 from .parsing import CommandParser, listed
@@ -32,18 +31,21 @@ def parser() -> CommandParser:
     )
     names = parser.add_mutually_exclusive_group()
     names.add_argument("--names", help='classes to detect, with commas: "red cup, ball" (default: the model\'s own)')
-    names.add_argument("--names-file", type=Path, metavar="FILE", help="text file with one class per line")
+    names.add_argument("--names-file", type=Path, metavar="FILE", help="a JSON list, or one class per line")
     parser.add_argument("--novel", default="", help="those of the classes that training has not seen, if known")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--threshold", type=float, default=0.2, help="lowest score of a detection (default: 0.2)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--batch-size", type=int, default=1, help="most images in one forward pass (default: 1)")
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", help="pixels of the largest image that is read (200 million)"
+    )
     parser.add_argument("--no-pictures", action="store_true", help="write JSON and CSV only")
     return parser
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command.
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status, 1 if images were skipped.
 
     Raises:
         DataError: No image was found or none can be read, or the names are not a vocabulary.
@@ -52,14 +54,16 @@ def main(arguments: list[str] | None = None) -> None:
     """
     args = parser().parse_args(arguments)
 
+    from ..data.vocabulary.published import read_class_list
     from ..predictor import Predictor
     from ..structures import ConfigurationError
-    from ..tools.detect import detect, image_files, read_names
+    from ..tools.detect import detect, image_files
+    from ..tools.reading import report_unreadable
 
     files = image_files(args.images)
     names = None if args.names is None else listed(args.names)
     if args.names_file is not None:
-        names = read_names(args.names_file)
+        names = list(read_class_list(args.names_file))
     predictor = Predictor(
         args.model,
         names,
@@ -76,8 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
     if description := predictor.model.metadata.get("description"):
         which = "of its own" if names is None else "given"
         print(f"model: {args.model}, which knows {description}; class names: {len(predictor.names)}, {which}")
-    found, unreadable = detect(predictor, files, args.output, pictures=not args.no_pictures)
-    for message in unreadable:
-        print(message, file=sys.stderr)
+    found, unreadable = detect(predictor, files, args.output, pictures=not args.no_pictures, max_pixels=args.max_pixels)
+    status = report_unreadable(unreadable)
     images = len(files) - len(unreadable)
     print(f"images: {images}, detections: {found}, unreadable and skipped: {len(unreadable)}; written to {args.output}")
+    return status

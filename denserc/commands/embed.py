@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from ..data.vocabulary.prompts import template_set
     from ..data.vocabulary.text_embeddings import embed_names, save_text_embeddings
+    from ..data.vocabulary.texts import same_texts, warn_of_cut_texts, warn_of_same_texts
     from ..structures import BACKGROUND, ConfigurationError
     from ..tools.embed_names import SAME, compare, names_of, text_tower
 
@@ -51,9 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
     tower = text_tower(checkpoint=args.checkpoint, encoder=args.encoder, weights=args.weights)
     templates = template_set(args.templates)
     if names:
-        embeddings = embed_names(tower, [*names, BACKGROUND], templates)
+        names.append(BACKGROUND)
+        embeddings = embed_names(tower, names, templates)
+        warn_of_same_texts(same_texts(names, tower))
+        warn_of_cut_texts(names, templates, tower)
         save_text_embeddings(args.output, embeddings)
-        print(f"{args.output}: {len(names)} names and {BACKGROUND!r}, width {embeddings.vectors.shape[1]}, "
+        print(f"{args.output}: {len(names) - 1} names and {BACKGROUND!r}, width {embeddings.vectors.shape[1]}, "
               f"templates {args.templates}, text tower {embeddings.fingerprint}")  # fmt: skip
     if not args.compare:
         return 0

@@ -1,7 +1,6 @@
 """`denserc eval`: evaluate a detector, or score predictions that an evaluation saved."""
 
 import json
-import logging
 
 from .parsing import CommandParser
 from .training import parse_training, training_parser
@@ -60,13 +59,14 @@ def main(arguments: list[str] | None = None) -> None:
 
     from detectron2.utils.logger import setup_logger
 
+    from ..data import register_from_yaml
     from ..structures.files import finite_or_null
     from ..tools.evaluate import evaluate
-    from ..tools.region_entries import registered_names
 
-    # The tables are what the evaluators log.
-    setup_logger(name="denserc").setLevel(logging.WARNING if args.json else logging.INFO)
-    registered_names(args.register)
+    if not args.json:  # the tables are what the evaluators log; warnings beside JSON go to stderr
+        setup_logger(name="denserc")
+    for description in args.register:
+        register_from_yaml(description)
     results = evaluate(
         args.data_set,
         predictions=args.predictions,

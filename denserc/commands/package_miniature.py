@@ -5,9 +5,10 @@ from pathlib import Path
 from .parsing import CommandParser
 
 DESCRIPTION = """\
-Make the packaged model anew: distill the miniature CLIP, train a detector over it, write both to one file in half
-precision, and evaluate that file. The configs are miniature/packaged_distill and miniature/packaged_fvit. A second call
-resumes. Writes miniature.safetensors and its figures, miniature.json."""
+Make the packaged model anew: propose regions by a first detector, distill the miniature CLIP on them, train a detector
+over it, write both to one file in half precision, and evaluate that file. The configs are miniature/distill_denserc and
+packaged_proposals, then packaged_distill and packaged_fvit. A second call resumes. Writes miniature.safetensors and its
+figures, miniature.json."""
 
 EXAMPLES = """
 denserc lab package-miniature --output output/miniature/packaged

@@ -51,12 +51,15 @@ def parser() -> CommandParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--number", type=int, default=0, help="pictures, evenly spread; 0: all (default: 0)")
     parser.add_argument("--page", type=int, default=12, help="pictures on the page, at most (default: 12)")
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", help="pixels of the largest image that is read (200 million)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command.
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status, 1 if pictures were skipped.
 
     Raises:
         ConfigurationError: No model or no pictures, or options that exclude each other.
@@ -67,6 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from ..structures import ConfigurationError
     from ..tools import segment as tool
+    from ..tools.reading import report_unreadable
 
     given = [*args.pictures, *([args.images] if args.images else [])]
     if bool(given) == bool(args.data_set):
@@ -80,9 +84,14 @@ def main(arguments: list[str] | None = None) -> None:
         subjects = tool.photographs(given, names, novel=novel, labels=args.labels, number=args.number)
     predictors = _predictors(args, subjects)
     settings = {title: tool.description(predictor.model) for title, predictor in predictors.items()}
-    tool.segment(predictors, subjects, args.output, page=args.page, settings=settings)
-    count, page = len(subjects.pictures), args.output / "segmentation.png"
-    print(f"wrote {count} label maps per model, {args.output / 'areas.csv'}, {page} and .html")
+    unreadable = tool.segment(
+        predictors, subjects, args.output, page=args.page, settings=settings, max_pixels=args.max_pixels
+    )
+    status = report_unreadable(unreadable)
+    count, page = len(subjects.pictures) - len(unreadable), args.output / "segmentation.png"
+    skipped = f"; unreadable and skipped: {len(unreadable)}" if unreadable else ""
+    print(f"wrote {count} label maps per model, {args.output / 'areas.csv'}, {page} and .html{skipped}")
+    return status
 
 
 def _listed(names: str) -> list[str]:

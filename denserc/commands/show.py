@@ -36,13 +36,16 @@ def parser() -> CommandParser:
     parser.add_argument(
         "--largest", type=int, default=640, help="longer side of a picture on the page, in pixels (default: 640)"
     )
+    parser.add_argument(
+        "--max-pixels", type=int, metavar="N", help="pixels of the largest image that is read (200 million)"
+    )
     parser.add_argument("--masks", action="store_true", help="draw masks too")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     return parser
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command.
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status, 1 if images were skipped.
 
     Raises:
         ConfigurationError: A folder of images without names, or two detectors of one title.
@@ -52,6 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     from ..predictor import Predictor
     from ..structures import ConfigurationError, Vocabulary
+    from ..tools.reading import report_unreadable
     from ..tools.show_detections import Shown, from_data_set, from_folder, show, titled
 
     names = Vocabulary(listed(args.names), listed(args.novel)) if args.names else None
@@ -67,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         title: Predictor(path, device=args.device, threshold=args.threshold)
         for title, path in titled(args.detector).items()
     }
-    show(
+    unreadable = show(
         detectors,
         pictures,
         vocabulary,
@@ -76,5 +80,9 @@ def main(arguments: list[str] | None = None) -> None:
         overlap=args.overlap,
         largest=args.largest,
         masks=args.masks,
+        max_pixels=args.max_pixels,
     )
-    print(f"wrote {args.output / 'detections.png'} and {args.output / 'detections.html'}")
+    status = report_unreadable(unreadable)
+    skipped = f"; unreadable and skipped: {len(unreadable)}" if unreadable else ""
+    print(f"wrote {args.output / 'detections.png'} and {args.output / 'detections.html'}{skipped}")
+    return status

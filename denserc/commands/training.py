@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 
 from .parsing import CommandParser
@@ -44,7 +45,7 @@ def training_parser(command: str, description: str, examples: str, *, eval_only:
 def parse_training(parser: CommandParser, arguments: list[str] | None) -> argparse.Namespace:
     """Parse the flags; a flag among the KEY VALUE pairs is an error, because argparse would take it for a key."""
     args = parser.parse_args(arguments)
-    late = [word for word in args.opts[::2] if word.startswith("-")]
+    late = [word for word in args.opts if re.match(r"--?[A-Za-z]", word)]
     if late:
         parser.error(f"{late[0]} comes after KEY VALUE pairs or is misspelt; flags come first")
     return args

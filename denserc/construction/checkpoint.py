@@ -1,26 +1,30 @@
 """The DenseRC checkpoint: ONE safetensors file from which everything downstream is built.
 
 Tensors: "visual.*" and "text.*" in open_clip's names, "logit_scale", and "gates.*" where the
-construction has gates. Metadata: one JSON object under "denserc" (see `Metadata`).
+construction has gates. Metadata: one JSON object under "denserc" (see `Metadata`), and the digests of
+`structures.tensor_files`.
 """
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
-from ..encoders import PositionResize, TextTower, build_architecture, load_exactly
-from ..structures import CheckpointError, FingerprintMismatchError, PixelStatistics, atomic_path, choose
+from ..encoders import Clip, PositionResize, TextTower, build_architecture, load_exactly
+from ..structures import CheckpointError, ConfigurationError, FingerprintMismatchError, PixelStatistics, choose
+from ..structures.metadata import json_mapping, typed_fields
+from ..structures.tensor_files import read_header, read_tensor_file, require_metadata_digest, write_tensor_file
 from .choices import Construction
 from .dense import DenseEncoder
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+ENTRY = "denserc"
+_WHAT = "DenseRC checkpoint"
 
 
 @dataclass
@@ -71,63 +75,111 @@ def save_checkpoint(path: str | Path, model: DenseModel) -> None:
     )
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in _state(model).items()}
     tensors["logit_scale"] = torch.tensor(model.logit_scale).log()
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata={"denserc": json.dumps(asdict(metadata))})
+    write_tensor_file(path, tensors, {ENTRY: json.dumps(asdict(metadata))})
 
 
 def read_metadata(path: str | Path) -> Metadata:
     """Read the description of a checkpoint without loading its tensors.
 
     Raises:
-        CheckpointError: The file is absent, no DenseRC checkpoint, or of a newer format.
+        CheckpointError: The file is absent, damaged, no DenseRC checkpoint, or of a newer format; the message names the
+            entry of the metadata.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(
-            f"There is no DenseRC checkpoint at {path}. projects/Distillation/train_net.py makes one."
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("denserc")
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file ({error}); a DenseRC checkpoint was expected.") from error
+    text = read_header(path, _WHAT, advice="projects/Distillation/train_net.py makes one.").get(ENTRY)
     if text is None:
         raise CheckpointError(
             f"{path} is a safetensors file, but no DenseRC checkpoint: it lacks the 'denserc' metadata. Plain CLIP "
             f"weights go to MODEL.ENCODER.WEIGHTS, not to MODEL.ENCODER.CHECKPOINT."
         )
-    values = json.loads(text)
-    if values.get("version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {values.get('version')}; this DenseRC reads version {FORMAT_VERSION}."
-        )
-    return Metadata(**values)
+    where = f"The entry {ENTRY!r} in the metadata of {path}"
+    values = json_mapping(text, where)
+    version = values.get("version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format version {version}; this DenseRC reads version {FORMAT_VERSION}.")
+    metadata = typed_fields(Metadata, values, where)
+    require_metadata_digest(path, _WHAT)
+    return metadata
 
 
 def load_checkpoint(path: str | Path) -> DenseModel:
     """Rebuild the model of a checkpoint from its path, exactly.
 
     Raises:
-        CheckpointError: See `read_metadata`.
+        CheckpointError: See `read_metadata`; or tensors are not finite, or not those that were written.
         WeightsMismatchError: The tensors do not fit the named encoder and construction.
         FingerprintMismatchError: The text tower is not the one that the metadata names.
     """
     metadata = read_metadata(path)
     if metadata.extra.get("encoder_weights") == "RANDOM":
         logger.warning("!!! %s was made from an encoder with RANDOM WEIGHTS: its features mean nothing. !!!", path)
-    clip = build_architecture(metadata.encoder)
-    clip.image.pixels = PixelStatistics(metadata.pixel_mean, metadata.pixel_std)
-    clip.image.position_resize = choose(PositionResize, metadata.position_resize, f"position_resize of {path}")
-    encoder = DenseEncoder(clip.image, Construction.from_dict(metadata.construction))
-    tensors = load_file(path)
-    scale = tensors.pop("logit_scale", torch.tensor(clip.logit_scale).log())
-    model = DenseModel(encoder, clip.text, float(scale.exp()), metadata.extra)
+    where = f"The entry {ENTRY!r} in the metadata of {path}"
+    clip, encoder = build_described(metadata.encoder, metadata.construction, metadata.position_resize, where)
+    if encoder.patch_size != metadata.patch_size:
+        raise CheckpointError(
+            f"{where}: patch_size is {metadata.patch_size}, but {metadata.encoder} has {encoder.patch_size}."
+        )
+    try:
+        clip.image.pixels = PixelStatistics(metadata.pixel_mean, metadata.pixel_std)
+    except ConfigurationError as error:
+        raise CheckpointError(f"{where}: pixel_mean or pixel_std does not fit: {error}") from error
+    file = read_tensor_file(path, _WHAT)
+    tensors = dict(file.content)
+    scale = _inverse_temperature(tensors.pop("logit_scale", None), path)
+    model = DenseModel(encoder, clip.text, scale, metadata.extra)
     load_exactly(_Parts(model), tensors, str(path), "The file is damaged or was written by another version.")
+    file.require_intact()
     if clip.text.fingerprint() != metadata.text_fingerprint:
         raise FingerprintMismatchError(
             f"{path} says that its text tower has the fingerprint {metadata.text_fingerprint}, but the tower in it has "
             f"{clip.text.fingerprint()}. The file was changed by hand, or its tokenizer was."
         )
     return model
+
+
+def build_described(encoder: str, construction: dict, position_resize: str, where: str) -> tuple[Clip, DenseEncoder]:
+    """The towers that a file's metadata describe, without weights.
+
+    Args:
+        encoder: Name of the architecture.
+        construction: Values of `Construction.to_dict`.
+        position_resize: Value of PositionResize.
+        where: File and entry, for messages.
+
+    Raises:
+        CheckpointError: A value is none that exists; the message names the file and the field.
+    """
+    field_name = "encoder"
+    try:
+        clip = build_architecture(encoder)
+        field_name = "position_resize"
+        clip.image.position_resize = choose(PositionResize, position_resize, field_name)
+        field_name = "construction"
+        dense = DenseEncoder(clip.image, Construction.from_dict(construction))
+    except ConfigurationError as error:
+        raise CheckpointError(f"{where}: {field_name} does not fit: {error}") from error
+    return clip, dense
+
+
+def _inverse_temperature(logit_scale: torch.Tensor | None, path: str | Path) -> float:
+    """exp(logit_scale).
+
+    Raises:
+        CheckpointError: It is absent, no number, or out of range.
+    """
+    if logit_scale is None:
+        raise CheckpointError(
+            f"{path} lacks the tensor logit_scale, CLIP's inverse temperature. The file is damaged or was changed by "
+            "hand: write it again."
+        )
+    is_scalar = logit_scale.shape == () and logit_scale.is_floating_point()
+    scale = float(logit_scale.double().exp()) if is_scalar else math.nan
+    if not 0 < scale < math.inf:
+        given = logit_scale.item() if is_scalar else f"{logit_scale.dtype} {tuple(logit_scale.shape)}"
+        raise CheckpointError(
+            f"The tensor logit_scale of {path} is {given}; expected is one floating number whose exponential is finite "
+            "and above 0."
+        )
+    return float(logit_scale.exp())
 
 
 class _Parts(torch.nn.Module):

@@ -122,9 +122,8 @@ class Construction:
         """The inverse of `to_dict`; an unknown key or value is a ConfigurationError."""
         unknown = values.keys() - {field.name for field in fields(cls)}
         if unknown:
-            raise ConfigurationError(
-                f"Unknown construction keys {sorted(unknown)}. Known: {[field.name for field in fields(cls)]}."
-            )
+            known = [field.name for field in fields(cls)]
+            raise ConfigurationError(f"Unknown construction keys {sorted(map(str, unknown))}. Known: {known}.")
         return cls(**values)
 
 

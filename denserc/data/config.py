@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from ..structures import Key
 from .datasets.builtin import register_all
 from .datasets.registration import register_from_yaml
+from .images.tolerance import KEY
 
 KEYS = (
     Key(
@@ -14,6 +15,15 @@ KEYS = (
         (),
         "YAML descriptions of own data sets (datasets/README.md), registered before TRAIN and TEST are looked up: "
         "DATASETS.REGISTER \"('my/birds.yaml',)\" adds birds_train and birds_val.",
+        kind=str,
+    ),
+    Key(
+        KEY,
+        0.01,
+        "Share of a set's images that may be unreadable, in training and evaluation: they are named, counted and "
+        "skipped, and an evaluation counts their objects as missed. One image always may, unless the share is 0.",
+        minimum=0,
+        maximum=1,
     ),
 )
 

@@ -9,7 +9,6 @@ import gzip
 import json
 import logging
 import math
-import re
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from ..structures import ConfigurationError, DataError, atomic_path
+from ..structures.records import is_number
+from .result_files import stream_results
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1 << 22  # characters read at once; also the longest entry
 _ROWS = 1 << 20  # entries between two selections of the best
-_BETWEEN = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True)
@@ -83,16 +82,25 @@ def read_proposals(path: str | Path, limits: ProposalLimits | None = None) -> Pr
     code_of: dict[str, int] = {}
     kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     codes, values, read = array("i"), array("f"), 0
+    before, code = object(), 0  # unlike any id
     for entry in stream_results(path):
         try:
             image_id, (x, y, w, h), score = entry["image_id"], entry["bbox"], entry["score"]
-            values.extend((x, y, w, h, score))
-        except (KeyError, TypeError, ValueError):
+            numbers = (x, y, w, h, score)
+            if bool in map(type, numbers):
+                raise TypeError
+            # Entries of an image usually follow one another.
+            if image_id != before or type(image_id) is not type(before):
+                if not isinstance(image_id, str) and not is_number(image_id):
+                    raise TypeError
+                code, before = code_of.setdefault(id_key(image_id), len(code_of)), image_id
+            values.extend(numbers)
+        except (KeyError, TypeError, ValueError, OverflowError):  # the last: an integer beyond float64
             raise DataError(
                 f"{path}: entry {read} is no proposal: {str(entry)[:200]}. Expected are image_id, bbox "
                 "[x, y, width, height] and score, as in COCO's results format."
             ) from None
-        codes.append(code_of.setdefault(id_key(image_id), len(code_of)))
+        codes.append(code)
         read += 1
         if len(codes) == _ROWS:
             kept.append(_best(codes, values, limits))
@@ -136,54 +144,6 @@ def _sorted(
     return image, boxes[order], scores[order]
 
 
-def stream_results(path: str | Path, what: str = "proposals") -> Iterator[dict]:
-    """Yield the entries of a JSON list, one at a time, so that the whole is never in memory.
-
-    Args:
-        what: Name of the entries in errors.
-
-    Raises:
-        DataError: The file is absent, or no list of JSON objects.
-    """
-    path = Path(path)
-    try:
-        with _open(path, "rt") as file:
-            yield from _entries(file, path, what)
-    except FileNotFoundError:
-        raise DataError(f"The {what} {path} do not exist.") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"The {what} {path} cannot be read: {error}.") from error
-
-
-def _entries(file, path: Path, what: str) -> Iterator[dict]:
-    decoder = json.JSONDecoder()
-    text = file.read(_CHUNK).lstrip()
-    if not text.startswith("["):
-        raise DataError(
-            f"{path} starts with {text[:1]!r}; {what} are a JSON list of results ('['), not a data set with "
-            "'images' and 'annotations'."
-        )
-    position = 1
-    while True:
-        position = _BETWEEN.match(text, position).end()
-        if position < len(text):
-            if text[position] == "]":
-                return
-            try:
-                entry, position = decoder.raw_decode(text, position)
-            except json.JSONDecodeError as error:
-                if len(text) - position > _CHUNK:
-                    near = text[position : position + 80]
-                    raise DataError(f"The {what} {path} are not JSON: {error.msg} near {near!r}.") from error
-            else:
-                yield entry
-                continue
-        more = file.read(_CHUNK)
-        if not more:
-            raise DataError(f"The {what} {path} end in the middle of the list; the file was cut short.")
-        text, position = text[position:] + more, 0
-
-
 def result_lines(image_id: int | str, boxes: np.ndarray, scores: np.ndarray) -> Iterator[str]:
     """Proposals of one image as lines of JSON, without separators between them.
 
@@ -201,12 +161,12 @@ def result_lines(image_id: int | str, boxes: np.ndarray, scores: np.ndarray) -> 
 def write_results(path: str | Path, lines: Iterable[str]) -> int:
     """Write lines of JSON as one list, atomically; returns their number."""
     count = 0
-    with atomic_path(path) as partial, _open(partial, "wt") as file:
+    gzipped = Path(path).suffix == ".gz"
+    with (
+        atomic_path(path) as partial,
+        gzip.open(partial, "wt", encoding="utf-8") if gzipped else partial.open("w", encoding="utf-8") as file,
+    ):
         for count, line in enumerate(lines, start=1):
             file.write(("[\n" if count == 1 else ",\n") + line)
         file.write("\n]\n" if count else "[]\n")
     return count
-
-
-def _open(path: Path, mode: str):
-    return gzip.open(path, mode, encoding="utf-8") if path.suffix == ".gz" else open(path, mode, encoding="utf-8")

@@ -18,6 +18,8 @@ KEYS = (
         [0.1, 2.0],
         "Range of the random scale in training, relative to INPUT.SIZE; a crop of at most INPUT.SIZE follows.",
         above=0,
+        lengths=(2,),
+        rising=True,
     ),
     Key(
         "INPUT.RESAMPLING",
@@ -42,6 +44,9 @@ KEYS = (
         [3, 5, 7, 11],
         "Blocks whose residual stream becomes the maps at strides patch / 4, patch / 2, patch and 2 x patch.",
         minimum=0,
+        kind=int,
+        lengths=(4,),
+        rising=True,
     ),
     Key(
         "MODEL.FVIT.BACKBONE_PRECISION",

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..encoders import load_exactly, to_open_clip_keys
-from ..encoders.key_formats import Renames, renamed_by_first
+from ..encoders.key_formats import DERIVED, Renames, renamed_by_first
 from ..structures import CheckpointError, WeightsMismatchError
 from .modeling.meta_arch import FViT
 
@@ -37,7 +37,7 @@ _RULES: Renames = (
     (r"^roi_head\.mask_head\.conv_logits\.", "roi_heads.mask_head.logits."),
 )
 # Computed from the architecture, or never used by MMDetection F-ViT's forward.
-_DROPPED = re.compile(r"\.rope\.freqs_(cos|sin)$|^roi_head\.bbox_head\.fc_cls\.")
+_DROPPED = re.compile(rf"{DERIVED.pattern}|^roi_head\.bbox_head\.fc_cls\.")
 _EMBEDDINGS = "roi_head.bbox_head.all_embeddings"
 _VISUAL, _OUR_VISUAL = "backbone.visual.", "backbone.encoder.tower.visual."
 _MARKS = ("roi_head.bbox_head.detect_temperature", "backbone.visual.blocks.0.norm1.weight")  # of every F-ViT over EVA

@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from tqdm import tqdm
 
 from ..data.proposals import result_lines, write_results
-from ..structures import ConfigurationError, DataError
+from ..structures import ConfigurationError, DataError, write_errors
 from .modeling.meta_arch import FViT
 from .modeling.postprocess import original_size, proposals_to_original_size
 
@@ -58,12 +58,13 @@ def write_proposals(model: FViT, loader: Iterable[list[dict]], file: str | Path,
         raise ConfigurationError(
             f"Proposals per image must be in 1..{most}, MODEL.RPN.POST_NMS_TOPK_TEST; got {per_image}."
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with write_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
     parts = [file.with_name(f".{file.name}.part{rank}") for rank in range(comm.get_world_size())]
     own, modes = parts[comm.get_rank()], model.training
     model.eval()
     try:
-        with own.open("w", encoding="utf-8") as part:
+        with write_errors(own), own.open("w", encoding="utf-8") as part:
             bar = tqdm(loader, desc="propose", unit="batch", disable=not comm.is_main_process(), mininterval=0.5)
             for batch in bar:
                 for one, (boxes, scores) in zip(batch, propose(model, batch), strict=True):

@@ -3,6 +3,7 @@
 import functools
 import logging
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -10,6 +11,7 @@ from detectron2.utils import comm
 
 from ..construction import DenseEncoder, DenseModel, GradientCheckpointing, checkpointing_that_fits, kept_bytes
 from ..data.images.resizing import BicubicKernel
+from ..data.images.tolerance import UnreadableMonitor
 from ..data.proposals import ProposalLimits, read_proposals
 from ..encoders import PositionResize, build_clip, build_foundation_model
 from ..encoders.towers.base import FoundationModel, ImageTower
@@ -24,9 +26,10 @@ from ..engine import (
 from ..engine.config import configured_clip_norm, configured_precision, images_per_forward
 from ..engine.sharding import shard
 from ..engine.solver import build_trained_average
+from ..engine.stream import describe_data
 from ..structures import ConfigurationError, choose
 from .data.crops import CropResize, CropTransform
-from .data.dataset import DistillationDataset, UnreadableMonitor, build_loader
+from .data.dataset import DistillationDataset, build_loader
 from .data.regions import GridRegions, GridRule, ImageRecord, ProposalRegions, RegionSource, WithoutProposals
 from .data.sources import collect_images
 from .data.views import ViewPlace
@@ -111,10 +114,11 @@ def build_trainer(
         device=device,
         accumulate=cfg.SOLVER.ACCUMULATE,
         clip_norm=configured_clip_norm(cfg),
-        monitor=UnreadableMonitor(total=len(dataset.records), limit=settings.MAX_UNREADABLE),
+        monitor=UnreadableMonitor(total=len(dataset.records), limit=cfg.DATALOADER.MAX_UNREADABLE),
         seed=seed,
         images_drawn=images_drawn,
         images_per_step=cfg.SOLVER.IMS_PER_BATCH,
+        data=describe_data(Path(record.path).name for record in dataset.records),
         scaler=scaler,
         average=build_trained_average(cfg, model.encoder),
         unsharded=unsharded,

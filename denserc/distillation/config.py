@@ -19,13 +19,7 @@ KEYS = (
         (),
         'Images besides those of DATASETS.TRAIN: "folder:PATH", "dataset:NAME", "coco_json:FILE@IMAGE_ROOT" (COCO or '
         'LVIS), "voc:VOCdevkit/VOC2012", "ade20k:ADEChallengeData2016". A file named twice is used once.',
-    ),
-    Key(
-        "DISTILL.MAX_UNREADABLE",
-        0.01,
-        "Share of unreadable images above which training stops.",
-        minimum=0,
-        maximum=1,
+        kind=str,
     ),
     Key("DISTILL.CROP_SIZE", 0, "Side of the teacher's crops, pixels; 0: the encoder's native size.", minimum=0),
     Key(
@@ -74,6 +68,7 @@ KEYS = (
         (),
         "Files of region proposals in COCO's results format, plain or .gz, used instead of grids: those that "
         "TEST.PROPOSALS.FILE writes, for example.",
+        kind=str,
     ),
     Key(
         "DISTILL.REGIONS.TOP_K",

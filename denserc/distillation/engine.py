@@ -15,19 +15,27 @@ from detectron2.engine import hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import CommonMetricPrinter, EventStorage, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventStorage, JSONWriter, TensorboardXWriter
 
 from .. import __version__
 from ..construction import DenseModel, build_dense_model, load_checkpoint
-from ..engine import CheckpointWriter, ProgressBar, SeedEachStep, resolve_device
+from ..engine import (
+    CheckpointWriter,
+    MetricsWriter,
+    ProgressBar,
+    SeedEachStep,
+    StopOnSignal,
+    resolve_device,
+    training_folder,
+)
 from ..engine.config import refuse_ignored
 from ..engine.sharding import sharded_root
-from ..structures import CheckpointError, ConfigurationError
+from ..structures import CheckpointError, ConfigurationError, write_errors
 from .build import build_trainer
 from .config import IGNORED
 from .export import PRODUCT_NAME, export
 from .target_cache import TargetMemory
-from .trainer import STATE_PREFIX, StudentCheckpointer, latest_state, read_state
+from .trainer import StudentCheckpointer, latest_state, read_state
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +65,7 @@ def run(
 
     Raises:
         ConfigurationError, DataError, CheckpointError: See their messages.
+        TrainingStopped: SIGTERM or Ctrl-C has ended the training, and its state is written.
     """
     refuse_ignored(cfg, IGNORED)
     device = resolve_device(cfg.MODEL.DEVICE)
@@ -68,7 +77,19 @@ def run(
         if resume and not product.is_file():
             raise CheckpointError(f"Nothing to evaluate with --resume: {product} does not exist. Train first.")
         return evaluate(load_checkpoint(product) if resume else build_dense_model(cfg))
+    with training_folder(cfg.OUTPUT_DIR):
+        return _train(cfg, evaluate if evaluator_factory else None, device, resume=resume, memory=memory)
 
+
+def _train(
+    cfg: CfgNode,
+    evaluate: Callable[[DenseModel], dict] | None,
+    device: torch.device,
+    *,
+    resume: bool,
+    memory: TargetMemory | None,
+) -> dict:
+    """Train, export and evaluate; see `run`."""
     state_path = latest_state(cfg.OUTPUT_DIR) if resume else None
     content = read_state(state_path) if state_path else None
     seed = content["trainer"]["seed"] if content else cfg.SEED
@@ -97,7 +118,7 @@ def run(
         with trainer.evaluated_encoder() as encoder:
             return evaluate(replace(model, encoder=encoder))
 
-    trainer.register_hooks(_hooks(cfg, checkpointer, seed, evaluate_trained if evaluator_factory else None))
+    trainer.register_hooks(_hooks(cfg, checkpointer, seed, evaluate_trained if evaluate else None))
     # Even with nothing left to do this ends in the same product and results.
     trainer.train(start, cfg.SOLVER.MAX_ITER)
     trainer.monitor.report()
@@ -115,7 +136,7 @@ def run(
         product = export(cfg.OUTPUT_DIR, trained, trainer.distiller.teacher, alpha=alpha, notes=notes)
         logger.info(f"Wrote {Path(cfg.OUTPUT_DIR) / PRODUCT_NAME}.")
     comm.synchronize()
-    if evaluator_factory is not None:
+    if evaluate is not None:
         if product is None:
             product = load_checkpoint(Path(cfg.OUTPUT_DIR) / PRODUCT_NAME)
         scores = evaluate(product)
@@ -127,7 +148,7 @@ def run(
 
 def _log_scores(cfg: CfgNode, scores: dict) -> None:
     """The product's scores in metrics.json and TensorBoard, where the hook has put those of earlier steps."""
-    with EventStorage(cfg.SOLVER.MAX_ITER - 1) as storage:
+    with write_errors(cfg.OUTPUT_DIR), EventStorage(cfg.SOLVER.MAX_ITER - 1) as storage:
         storage.put_scalars(**flatten_results_dict(scores), smoothing_hint=False)
         for writer in (JSONWriter(str(Path(cfg.OUTPUT_DIR) / "metrics.json")), TensorboardXWriter(cfg.OUTPUT_DIR)):
             writer.write()
@@ -151,18 +172,14 @@ def _hooks(cfg: CfgNode, checkpointer: StudentCheckpointer, seed: int, evaluate:
     if evaluate is not None and cfg.TEST.EVAL_PERIOD > 0:
         every.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate, eval_after_train=False))
     period = cfg.SOLVER.CHECKPOINT_PERIOD
-    every.append(CheckpointWriter(checkpointer, period=period, keep=settings.KEEP_STATES, prefix=STATE_PREFIX))
+    writer = CheckpointWriter(checkpointer, period=period, keep=settings.KEEP_STATES)
+    every.append(writer)
     if comm.is_main_process():
-        folder = Path(cfg.OUTPUT_DIR)
-        folder.mkdir(parents=True, exist_ok=True)
-        writers = [
-            CommonMetricPrinter(cfg.SOLVER.MAX_ITER),
-            JSONWriter(str(folder / "metrics.json")),
-            TensorboardXWriter(str(folder)),
-        ]
-        every.append(hooks.PeriodicWriter(writers, period=settings.LOG_PERIOD))
+        every.append(MetricsWriter(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, settings.LOG_PERIOD))
         if sys.stderr.isatty():
             every.append(ProgressBar("distil"))
+    # After an evaluation, which is then whole; and after the others, whose files are then closed.
+    every.append(StopOnSignal(writer, checkpointer.checkpointables["trainer"].device))
     return every
 
 

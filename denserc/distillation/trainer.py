@@ -14,25 +14,33 @@ import torch
 from detectron2.utils import comm
 
 from ..construction import DenseEncoder
+from ..data.images.tolerance import UnreadableMonitor
 from ..engine import StepTrainer, TrainingCheckpointer
+from ..engine.checkpoint import last_checkpoint
 from ..engine.sharding import gathered, place, sharded_root, whole_weights
 from ..structures import CheckpointError, weights_digest
+from ..structures.tensor_files import read_tensor_file
 from .data.batch import DistillationBatch
-from .data.dataset import UnreadableMonitor
 from .data.views import RawBatch
 from .distiller import Distiller
 
 STATE_PREFIX = "state"
 _OLD_NAME = re.compile(r"state_\d{8}\.pt")
 _OLD_VERSION = 2
+_OLD_TRAINER = ("optimizer", "scaler", "skipped_steps", "seed", "images_drawn", "teacher", "unreadable")
+_OLD_ENTRIES = {*_OLD_TRAINER, "step", "student", "average"}
 
 
 def latest_state(folder: str | Path) -> Path | None:
-    """The newest checkpoint of a folder; files of version 0.1 are used only if there are no others."""
+    """The newest checkpoint of a folder; files of version 0.1 are used only if there are no others.
+
+    Raises:
+        CheckpointError: There are checkpoints, and none is whole.
+    """
     folder = Path(folder)
-    named = folder / "last_checkpoint"
-    if named.is_file():
-        return folder / named.read_text(encoding="utf-8").strip()
+    found = last_checkpoint(folder, STATE_PREFIX)
+    if found is not None:
+        return found
     old = sorted(path for path in folder.glob("state_*.pt") if _OLD_NAME.fullmatch(path.name))
     return old[-1] if old else None
 
@@ -43,13 +51,13 @@ def read_state(path: str | Path) -> dict:
     Raises:
         CheckpointError: It cannot be read, or is not a checkpoint of a distillation.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle refuses unknown classes with errors of many types
-        raise CheckpointError(f"{path} cannot be read as a checkpoint of a distillation: {error}") from error
-    if isinstance(content, dict) and content.get("version") == _OLD_VERSION:
+    file = read_tensor_file(path, "checkpoint of a distillation")
+    file.require_intact()
+    content = file.content
+    if isinstance(content, dict) and content.get("version") == _OLD_VERSION and _OLD_ENTRIES <= content.keys():
         return _from_version_0_1(content)
-    if not isinstance(content, dict) or "teacher" not in content.get("trainer", {}):
+    trainer = content.get("trainer") if isinstance(content, dict) else None
+    if not isinstance(trainer, dict) or "teacher" not in trainer or not isinstance(content.get("model"), dict):
         raise CheckpointError(
             f"{path} is not a checkpoint of a distillation: the entries 'model' and 'trainer' were expected. Give the "
             "OUTPUT_DIR of a distillation, or start anew without --resume."
@@ -59,12 +67,11 @@ def read_state(path: str | Path) -> dict:
 
 def _from_version_0_1(old: dict) -> dict:
     """Convert a state of version 0.1: drop the generators' states, and use "/" for "." in the average's names."""
-    kept = ("optimizer", "scaler", "skipped_steps", "seed", "images_drawn", "teacher", "unreadable")
     iteration = old["step"] - 1
     content = {
         "model": old["student"],
         "iteration": iteration,
-        "trainer": {"iteration": iteration, **{key: old[key] for key in kept}},
+        "trainer": {"iteration": iteration, **{key: old[key] for key in _OLD_TRAINER}},
     }
     if old["average"] is not None:
         trained = {name.replace(".", "/"): value for name, value in old["student"].items()}
@@ -188,8 +195,9 @@ class DistillationTrainer(StepTrainer):
         """Take over a state; the data must be built to start at its "images_drawn" with its "seed".
 
         Raises:
-            CheckpointError: The state belongs to another teacher or construction.
+            CheckpointError: The state belongs to other data, another teacher or construction.
         """
+        self.require_same_data(state)
         if state["teacher"] != self._teacher_digest:
             raise CheckpointError(
                 "The resume state was written with another teacher. Use the encoder, weights and SEED of the first "
@@ -210,6 +218,8 @@ class StudentCheckpointer(TrainingCheckpointer):
         trainer: Trainer whose student, state and average are saved.
         save_dir: Folder of the checkpoints.
     """
+
+    prefix = STATE_PREFIX
 
     def __init__(self, trainer: DistillationTrainer, save_dir: str = ""):
         average = {} if trainer.average is None else {"average": trainer.average}

@@ -15,11 +15,15 @@ from ..structures import CheckpointError
 from .weights import StateDict
 
 # Entries that some files repeat although they follow from the architecture. The rotary tables of EVA-CLIP's files
-# are float16 on disk: trusting them would change every feature, so they are recomputed.
-_DERIVED = re.compile(
-    r"(^|\.)rope\.freqs_(cos|sin)$|(^|\.)attn_mask$|\.embeddings\.position_ids$"
+# are float16 on disk: trusting them would change every feature, so they are recomputed. CLIPSelf's and F-ViT's code
+# registers further tables, such as rope.freqs_cos_1600, for every number of tokens that it meets.
+DERIVED = re.compile(
+    r"(^|\.)rope\.(freqs_(cos|sin)(_\d+)?|flag|freqs|bands|periods|pos_embed)$"
+    r"|(^|\.)rotary_(pos_)?emb\.inv_freq$"
+    r"|(^|\.)(attn_mask|causal_mask|position_ids|relative_position_index|relative_coords_table)$"
     r"|^(input_resolution|context_length|vocab_size)$"
 )
+"""Names of buffers that are computed from the architecture; conversions drop them."""
 _SAMPLE = 8  # keys shown of an unknown file
 
 
@@ -69,7 +73,7 @@ def to_open_clip_keys(state: Mapping[str, torch.Tensor], source: str = "these we
     Raises:
         CheckpointError: An unknown format, or a file that holds no tower of a CLIP.
     """
-    state = {key: value for key, value in state.items() if not _DERIVED.search(key)}
+    state = {key: value for key, value in state.items() if not DERIVED.search(key)}
     kind = key_format(state, source)
     if kind is KeyFormat.IMAGE_TOWER:
         raise CheckpointError(

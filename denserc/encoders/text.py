@@ -20,8 +20,21 @@ class Tokenizer(ABC):
     """Sentences -> token ids, with an identity that the text fingerprint takes in."""
 
     @abstractmethod
-    def __call__(self, prompts: list[str]) -> torch.Tensor:
-        """T sentences -> (T, L) int64 token ids."""
+    def __call__(self, prompts: list[str], context_length: int | None = None) -> torch.Tensor:
+        """T sentences -> (T, L) int64 token ids; L is `context_length`, or that of the text tower."""
+
+    @property
+    def ready(self) -> bool:
+        """True if tokenizing needs no download."""
+        return True
+
+    def cut(self, prompts: list[str]) -> list[bool]:
+        """True for each sentence that is longer than the context length, so that its end is cut off."""
+        tokens = self(["", *prompts])
+        longer = self(["", *prompts], context_length=2 * tokens.shape[1])
+        # The last token may be a class token; the one before it is padding in a text without words.
+        padding = longer[0, -2]
+        return ((longer != padding).sum(dim=1) > (tokens != padding).sum(dim=1))[1:].tolist()
 
     @abstractmethod
     def identity(self) -> bytes:
@@ -32,14 +45,14 @@ class PackagedTokenizer(Tokenizer):
     """Tokenizer whose vocabulary is available; known by its tokens of a probe.
 
     Args:
-        tokenize: Sentences -> (T, L) token ids.
+        tokenize: open_clip's tokenizer: sentences and context length, None for its own -> (T, L) token ids.
     """
 
-    def __init__(self, tokenize: Callable[[list[str]], torch.Tensor]):
+    def __init__(self, tokenize: Callable[..., torch.Tensor]):
         self._tokenize = tokenize
 
-    def __call__(self, prompts: list[str]) -> torch.Tensor:
-        return self._tokenize(prompts)
+    def __call__(self, prompts: list[str], context_length: int | None = None) -> torch.Tensor:
+        return self._tokenize(prompts, context_length)
 
     def identity(self) -> bytes:
         return self._tokenize([_PROBE]).numpy().tobytes()
@@ -63,15 +76,19 @@ class FetchedTokenizer(Tokenizer):
         self._settings = {key: text_config.get(key) for key in settings}
         self._made = None
 
-    def __call__(self, prompts: list[str]) -> torch.Tensor:
+    def __call__(self, prompts: list[str], context_length: int | None = None) -> torch.Tensor:
         if self._made is None:
             self._made = self._make()
-        return self._made(prompts)
+        return self._made(prompts, context_length)
+
+    @property
+    def ready(self) -> bool:
+        return self._made is not None
 
     def identity(self) -> bytes:
         return json.dumps(self._settings, sort_keys=True).encode()
 
-    def _make(self) -> Callable[[list[str]], torch.Tensor]:
+    def _make(self) -> Callable[..., torch.Tensor]:
         try:
             import transformers  # noqa: F401  open_clip imports it where it makes the tokenizer
         except ImportError as error:
@@ -132,6 +149,12 @@ class OpenClipText(TextTower):
         length = int(tokens.argmax(dim=1).max()) + 1
         mask = self.text.attn_mask[:length, :length]
         return functional_call(self.text, {"attn_mask": mask}, tokens[:, :length].to(device))
+
+    def tokens(self, prompts: list[str]) -> list[tuple[int, ...]] | None:
+        return [tuple(row) for row in self._tokenizer(list(prompts)).tolist()] if self._tokenizer.ready else None
+
+    def cut(self, prompts: list[str]) -> list[bool] | None:
+        return self._tokenizer.cut(list(prompts)) if self._tokenizer.ready else None
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         self.text.set_grad_checkpointing(enabled)

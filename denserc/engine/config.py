@@ -22,7 +22,14 @@ KEYS = (
         "float32, and a step whose fp16 gradient overflows is skipped, counted and logged.",
         choices=("fp16", "bf16"),
     ),
-    Key("SOLVER.BETAS", [0.9, 0.999], "AdamW's betas; the distillation uses (0.9, 0.98).", minimum=0, below=1),
+    Key(
+        "SOLVER.BETAS",
+        [0.9, 0.999],
+        "AdamW's betas; the distillation uses (0.9, 0.98).",
+        minimum=0,
+        below=1,
+        lengths=(2,),
+    ),
     Key("SOLVER.EPS", 1e-8, "AdamW's epsilon; the distillation uses 1e-6.", minimum=0),
     Key(
         "SOLVER.ACCUMULATE",
@@ -59,7 +66,12 @@ KEYS = (
         choices=Sharding,
     ),
     # Detectron2's default clips single values, which no training of ours does.
-    Key("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model", "Norm of the gradient of all parameters together."),
+    Key(
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+        "full_model",
+        "Norm of the gradient of all parameters together.",
+        choices=("full_model", "norm", "value"),
+    ),
 )
 
 

@@ -1,16 +1,22 @@
-"""Hooks for Detectron2's trainers: randomness of a step, and a progress bar."""
+"""Hooks for Detectron2's trainers: randomness of a step, evaluation, metrics, and a progress bar."""
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
+from detectron2.engine.defaults import default_writers
 from detectron2.utils import comm
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..structures import write_errors
+from ..structures.files import drop_cut_line, write_text
+from .runtime import at_iteration
 
 
 @contextmanager
@@ -72,3 +78,74 @@ class SeedEachStep(HookBase):
         """Seed PyTorch's generators."""
         draw = np.random.default_rng([self.seed, 2, self.trainer.iter, comm.get_rank()])
         torch.manual_seed(int(draw.integers(2**62)))
+
+
+class Evaluation(hooks.EvalHook):
+    """Evaluation every `period` steps and after the last; all processes have it.
+
+    Unlike Detectron2's hook it repeats, at the start of a resumed training, an evaluation that was interrupted after
+    its step's checkpoint. The file `pending_evaluation` in the output folder names the step until it is evaluated.
+
+    Args:
+        period: Steps between two evaluations; 0 for only the one after the last step.
+        evaluate: Function that returns {task: {metric: score}}.
+        folder: Output folder.
+    """
+
+    def __init__(self, period: int, evaluate: Callable[[], dict], folder: str | Path):
+        super().__init__(period, evaluate)
+        self._pending = Path(folder) / "pending_evaluation"
+
+    def before_train(self) -> None:
+        """Repeat the evaluation that was interrupted."""
+        start, pending = self.trainer.start_iter, None
+        if self._pending.is_file():
+            pending = self._pending.read_text(encoding="utf-8").strip()
+        if comm.all_gather(pending == str(start))[0] and self._is_due(start):
+            with at_iteration(self.trainer, start - 1):
+                self._do_eval()
+
+    def before_step(self) -> None:
+        """Note the evaluation before the checkpoint of this step can exist."""
+        if self._is_due(self.trainer.iter + 1) and comm.is_main_process():
+            write_text(self._pending, f"{self.trainer.iter + 1}\n")
+
+    def after_train(self) -> None:
+        """Evaluate unless the training failed, even in its last step."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._do_eval()
+        del self._func  # it holds the trainer
+
+    def _is_due(self, steps: int) -> bool:
+        return 0 < steps < self.trainer.max_iter and self._period > 0 and steps % self._period == 0
+
+    def _do_eval(self) -> None:
+        super()._do_eval()
+        if comm.is_main_process():
+            self._pending.unlink(missing_ok=True)
+
+
+class MetricsWriter(hooks.PeriodicWriter):
+    """Detectron2's log, metrics.json and TensorBoard scalars; only the main process has it.
+
+    Args:
+        folder: Output folder.
+        max_iter: Number of steps of the training.
+        period: Steps between two lines.
+    """
+
+    def __init__(self, folder: str | Path, max_iter: int, period: int):
+        self.folder = Path(folder)
+        with write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if (self.folder / "metrics.json").is_file():
+                drop_cut_line(self.folder / "metrics.json")  # of a process that was killed
+            super().__init__(default_writers(str(folder), max_iter), period)
+
+    def after_step(self) -> None:
+        with write_errors(self.folder):
+            super().after_step()
+
+    def after_train(self) -> None:
+        with write_errors(self.folder):
+            super().after_train()

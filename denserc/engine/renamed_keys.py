@@ -1,4 +1,4 @@
-"""Configuration keys of version 0.1 under their present names.
+"""Configuration keys of former versions under their present names.
 
 Configurations inside checkpoints are converted. In a user's file or on the command line an old key is an error that
 names the new one, so that files do not keep two spellings.
@@ -72,6 +72,7 @@ OLD_KEYS: dict[str, Renamed | Removed] = {
     "MODEL.FVIT.VOCABULARY.TEMPLATES": Renamed("MODEL.VOCABULARY.TEMPLATES"),
     "MODEL.FVIT.VOCABULARY.EMBEDDINGS": Renamed("MODEL.VOCABULARY.EMBEDDINGS"),
     "MODEL.FVIT.VOCABULARY.CACHE_DIR": Renamed("MODEL.VOCABULARY.CACHE_DIR"),
+    "DISTILL.MAX_UNREADABLE": Renamed("DATALOADER.MAX_UNREADABLE"),
     "DISTILL.FOLDERS": Renamed("DISTILL.SOURCES", how='"folder:PATH" for each'),
     "TEST.PROPOSALS.PER_IMAGE": Renamed("MODEL.RPN.POST_NMS_TOPK_TEST"),
     "MODEL.FVIT.FC_WIDTH": Renamed("MODEL.ROI_BOX_HEAD.FC_DIM"),
@@ -127,7 +128,7 @@ def old_key_advice(key: str) -> str | None:
 
 
 def convert_detector_config(tree: dict, source: str) -> dict:
-    """The configuration in a detector checkpoint, with present keys; one with present keys is returned equal.
+    """The configuration in a model's checkpoint, with present keys; one with present keys is returned equal.
 
     Args:
         tree: Nested mappings, as the file's YAML has them.
@@ -138,13 +139,15 @@ def convert_detector_config(tree: dict, source: str) -> dict:
     """
     flat = flatten(tree)
     if not flat.keys() & {key for key, old in OLD_KEYS.items() if isinstance(old, Removed)}:
-        return tree
+        return _moved(tree, flat, source)
     present = {key: value for key, value in flat.items() if key not in OLD_KEYS and not key.startswith("DISTILL.")}
     for key, value in flat.items():
         old = OLD_KEYS.get(key)
         if old is None or key.startswith("DISTILL."):
             continue  # the distillation's keys have no effect on a detector
         if isinstance(old, Renamed):
+            if isinstance(value, list | dict) or (key == "SOLVER.CLIP_NORM" and not isinstance(value, int | float)):
+                raise CheckpointError(f"The configuration in {source} is damaged: {key} is {value!r}.")
             present |= {old.new: old.convert(value), **old.also(value)}
         elif old.values and value not in old.values:
             raise CheckpointError(
@@ -154,15 +157,25 @@ def convert_detector_config(tree: dict, source: str) -> dict:
     for key, (ignored, built) in _IGNORED.items():
         if present.get(key) == ignored:
             present[key] = built
-    return _nested(present)
+    return _nested(present, source)
 
 
-def _nested(flat: dict[str, Any]) -> dict:
+def _moved(tree: dict, flat: dict[str, Any], source: str) -> dict:
+    """A configuration of a version after 0.1: only names differ, if anything does."""
+    new = {key: old.new for key, old in OLD_KEYS.items() if isinstance(old, Renamed) and old.new != key}
+    if not flat.keys() & new.keys():
+        return tree
+    return _nested({new.get(key, key): value for key, value in flat.items()}, source)
+
+
+def _nested(flat: dict[str, Any], source: str) -> dict:
     tree: dict = {}
     for key, value in flat.items():
         *groups, last = key.split(".")
         node = tree
         for group in groups:
             node = node.setdefault(group, {})
+            if not isinstance(node, dict):
+                raise CheckpointError(f"The configuration in {source} is damaged: {group} of {key} is {node!r}.")
         node[last] = value
     return tree

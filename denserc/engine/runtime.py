@@ -1,18 +1,23 @@
-"""Device, precision and processes of a run: shared by both trainings."""
+"""Device, precision, processes and output folder of a run: shared by all trainings."""
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from pathlib import Path
 
 import torch
-from detectron2.engine import create_ddp_model
+from detectron2.engine import TrainerBase, create_ddp_model
 from detectron2.utils import comm
 from torch import nn
 
-from ..structures import ConfigurationError
+from ..structures import ConfigurationError, WriteError
+from ..structures.locks import locked_folder
 
 logger = logging.getLogger(__name__)
+
+_DEVICE = re.compile(r"cpu(:0)?|cuda(:\d{1,3})?|(mps|xpu)(:\d{1,3})?")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -21,12 +26,21 @@ def resolve_device(name: str) -> torch.device:
     Args:
         name: "auto" for a GPU where there is one and the CPU elsewhere; or a device's name. Detectron2's default
             "cuda" falls back to the CPU, with a warning, where there is no GPU.
+
+    Raises:
+        ConfigurationError: No such device.
     """
     wanted = "cuda" if name == "auto" else name
+    if not _DEVICE.fullmatch(wanted):
+        raise ConfigurationError(f"The device is {name!r}; expected is auto, cpu, cuda, cuda:N or mps.")
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         if name != "auto":
             logger.warning("MODEL.DEVICE is %r, but there is no CUDA device; using the CPU.", name)
         return torch.device("cpu")
+    if wanted.startswith("cuda:") and int(wanted[5:]) >= torch.cuda.device_count():
+        raise ConfigurationError(f"The device is {name!r}, but this machine has {torch.cuda.device_count()} GPUs.")
+    if wanted.startswith("mps") and not torch.backends.mps.is_available():
+        raise ConfigurationError(f"The device is {name!r}, which this machine does not have. Use auto or cpu.")
     return torch.device(wanted)
 
 
@@ -124,3 +138,35 @@ def require_synchronizable(model: nn.Module, device: torch.device) -> None:
             f"the NORM keys that say SyncBN (MODEL.FPN, .ROI_BOX_HEAD, .ROI_MASK_HEAD, "
             f".FVIT.RPN) to BN or GN, or take one process."
         )
+
+
+@contextmanager
+def training_folder(folder: str | Path) -> Iterator[None]:
+    """Hold OUTPUT_DIR for this training; inside, the error of a file that cannot be written names the way to go on.
+
+    All processes enter; the main process holds the lock.
+
+    Raises:
+        ConfigurationError: Another training holds it.
+    """
+    with locked_folder(folder) if comm.is_main_process() else nullcontext():
+        try:
+            yield
+        except WriteError as error:
+            raise WriteError(f"{error} After that, --resume continues from the last checkpoint.") from error
+
+
+@contextmanager
+def at_iteration(trainer: TrainerBase, iteration: int) -> Iterator[None]:
+    """Inside, a trainer and its storage are at an iteration that an earlier process did.
+
+    Args:
+        trainer: Trainer within `train`.
+        iteration: Number of that iteration, from 0.
+    """
+    now = trainer.iter, trainer.storage.iter
+    trainer.iter = trainer.storage.iter = iteration
+    try:
+        yield
+    finally:
+        trainer.iter, trainer.storage.iter = now

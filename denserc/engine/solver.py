@@ -8,7 +8,9 @@ from enum import Enum
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.solver import build_lr_scheduler
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..structures import CheckpointError, ConfigurationError, choose
@@ -180,3 +182,26 @@ def scaled_rate(
             f"Peak learning rate {rate:.4g}: {base:g} at a batch of {reference}, {rule.value} rule, now {batch}."
         )
     return rate
+
+
+def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
+    """Detectron2's schedule of the learning rate, after a check of the keys that belong together.
+
+    Raises:
+        ConfigurationError: No steps, more SOLVER.STEPS than steps, or a cosine that ends above SOLVER.BASE_LR.
+    """
+    solver = cfg.SOLVER
+    if solver.MAX_ITER < 1:
+        raise ConfigurationError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}: there is no step to train. Use --eval-only.")
+    falls = [step for step in solver.STEPS if step <= solver.MAX_ITER]
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and len(falls) >= solver.MAX_ITER:
+        raise ConfigurationError(
+            f"SOLVER.STEPS is {solver.STEPS} in a training of SOLVER.MAX_ITER {solver.MAX_ITER}; expected are fewer "
+            'steps than that. Set SOLVER.STEPS "()" for a constant rate.'
+        )
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR > 0:
+        raise ConfigurationError(
+            f"SOLVER.BASE_LR_END is {solver.BASE_LR_END} and SOLVER.BASE_LR is {solver.BASE_LR}; expected is a rate "
+            "above 0 that ends at most there."
+        )
+    return build_lr_scheduler(cfg, optimizer)

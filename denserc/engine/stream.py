@@ -1,13 +1,37 @@
 """An endless stream of training samples that is addressed by position, so that a resumed run continues it exactly."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
-from ..structures import DataError
+from ..structures import DataError, UnreadableImageError
+
+UNREADABLE = "unreadable"
+"""Field of an item: (file, reason) of each image that was passed over on the way to it."""
+
+Result = TypeVar("Result")
+
+
+def describe_data(names: Iterable[str], numbers: Iterable[float] = (), classes: Sequence[str] = ()) -> str:
+    """Describe training data in a short text, by which a resumed training recognizes them.
+
+    Args:
+        names: File names of the images, in order, without the folders of this machine.
+        numbers: Labels and boxes of all objects, in order.
+        classes: Class names of the labels.
+
+    Returns:
+        Number of images, number of classes where there are any, and a digest (16 hex digits).
+    """
+    names = list(names)
+    digest = hashlib.sha256("\n".join([*classes, "", *names]).encode(errors="surrogatepass"))
+    digest.update(np.fromiter(numbers, dtype=np.float64).tobytes())
+    counts = f"{len(names)} images" + (f", {len(classes)} classes" if classes else "")
+    return f"{counts}, digest {digest.hexdigest()[:16]}"
 
 
 class PositionStream(Dataset):
@@ -42,9 +66,31 @@ class PositionStream(Dataset):
             self._round = (round_, self.order(round_))
         return round_, self._round[1][offset]
 
+    def first_readable(self, index: int, read: Callable[[int], Result]) -> tuple[Result, tuple[tuple[str, str], ...]]:
+        """Read the record of that index, or the next one whose image can be read.
+
+        So a batch keeps its size, every other position its item, and a resumed run passes over the same images.
+
+        Args:
+            read: Reads the record of an index.
+
+        Returns:
+            The result, and (file, reason) of each image that was passed over.
+
+        Raises:
+            DataError: No image can be read.
+        """
+        unreadable = []
+        for step in range(len(self.records)):
+            try:
+                return read((index + step) % len(self.records)), tuple(unreadable)
+            except UnreadableImageError as error:
+                unreadable.append((error.path, str(error)))
+        raise DataError(f"None of the {len(self.records)} images can be read; the first: {unreadable[0][1]}")
+
 
 class TrainingStream(PositionStream):
-    """A stream of mapped records.
+    """A stream of mapped records; an image that cannot be read is passed over and named in the item, as UNREADABLE.
 
     With fixed views a record's item is one of `views` that depend only on (seed, record, number of the view); they
     alternate from round to round.
@@ -63,13 +109,20 @@ class TrainingStream(PositionStream):
 
     def __getitem__(self, position: int) -> Any:
         round_, index = self.locate(position)
-        draw = [self.seed, 3, index, round_ % self.views] if self.views else [self.seed, 1, position]
-        before = np.random.get_state()
-        np.random.seed(np.random.default_rng(draw).integers(2**32))
-        try:
+
+        def mapped(index: int) -> Any:
+            draw = [self.seed, 3, index, round_ % self.views] if self.views else [self.seed, 1, position]
+            np.random.seed(np.random.default_rng(draw).integers(2**32))
             return self.mapper(self.records[index])
+
+        before = np.random.get_state()
+        try:
+            item, unreadable = self.first_readable(index, mapped)
         finally:
             np.random.set_state(before)
+        if unreadable:
+            item[UNREADABLE] = unreadable
+        return item
 
 
 class PositionSampler(Sampler[int]):

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..structures import CheckpointError, WriteError
 from ..structures.files import write_atomically
 from .runtime import any_process
 from .sharding import load_optimizer, sharded_root, whole_optimizer, whole_tensor
@@ -84,6 +85,7 @@ class StepTrainer(SimpleTrainer):
         images_drawn: Images used so far, over all processes.
         images_per_step: Number of images per step, over all processes and accumulated batches.
         scaler: Gradient scaler for fp16; None for no scaling.
+        data: Description of the training data (`stream.describe_data`), "" for none; a state of other data is refused.
         average: Moving average of the trained weights, updated after each step that was not skipped; None = no average.
         failures: Folder for the batches of a step that is not finite.
         advice: Remedies against such a step, for the message.
@@ -102,6 +104,7 @@ class StepTrainer(SimpleTrainer):
         images_drawn: int = 0,
         images_per_step: int,
         scaler: torch.amp.GradScaler | None = None,
+        data: str = "",
         average: TrainedAverage | None = None,
         failures: str | Path = ".",
         advice: str = "",
@@ -115,6 +118,7 @@ class StepTrainer(SimpleTrainer):
         self.images_per_step = images_per_step
         self.scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
         self.average = average
+        self.data = data
         self.skipped_steps = 0
         self.failures = failures
         self.advice = advice
@@ -207,20 +211,24 @@ class StepTrainer(SimpleTrainer):
                 f"Step {step}: the loss of another process is not finite. It saved its batch in {self.failures}."
             )
         saved = [self.snapshot(batch) for batch in batches]
-        path = save_failed_step(
-            self.failures,
-            step=step,
-            rank=rank,
-            world_size=comm.get_world_size(),
-            seed=self.seed,
-            images_drawn=self.images_drawn,
-            batches=[content for content, _ in saved],
-            sizes=[size for _, size in saved],
-            losses=losses,
-        )
+        try:
+            path = save_failed_step(
+                self.failures,
+                step=step,
+                rank=rank,
+                world_size=comm.get_world_size(),
+                seed=self.seed,
+                images_drawn=self.images_drawn,
+                batches=[content for content, _ in saved],
+                sizes=[size for _, size in saved],
+                losses=losses,
+            )
+            batch = f"The batch is saved in {path}."
+        except WriteError as error:  # a full disk must not hide the loss
+            batch = f"The batch is not saved: {error}"
         raise FloatingPointError(
             f"Step {step}, process {rank}: the {what} is not finite; the losses are {list(losses)}. The weights are "
-            f"those before the step. The batch is saved in {path}. {self.advice} "
+            f"those before the step. {batch} {self.advice} "
             f"--resume continues from the last state."
         )
 
@@ -231,6 +239,7 @@ class StepTrainer(SimpleTrainer):
             "optimizer": whole_optimizer(self.learner, self.optimizer),
             "scaler": self.scaler.state_dict(),  # empty without fp16
             "skipped_steps": self.skipped_steps,
+            **({"data": self.data} if self.data else {}),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -238,12 +247,28 @@ class StepTrainer(SimpleTrainer):
 
         Raises:
             ValueError: The state has other groups of parameters.
+            CheckpointError: It is of a training on other data.
         """
+        self.require_same_data(state)
         TrainerBase.load_state_dict(self, state)  # without SimpleTrainer's own loading of the optimizer
         load_optimizer(self.learner, self.optimizer, state["optimizer"])
         if state.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.skipped_steps = state.get("skipped_steps", 0)
+
+    def require_same_data(self, state: dict) -> None:
+        """Refuse a state of a training on other data; older states do not name their data.
+
+        Raises:
+            CheckpointError: The data are others.
+        """
+        given = state.get("data", "")
+        if given and self.data and given != self.data:
+            raise CheckpointError(
+                f"The state to resume from is of a training on other data: {given}; now they are {self.data}. Resume "
+                "with the sets, annotation files and classes of the first start. To train on from its weights with "
+                "other data, start without --resume, with its file as MODEL.WEIGHTS and another OUTPUT_DIR."
+            )
 
     def _gradients_stay_local(self, more_to_come: bool):
         if self._sharded is not None:

@@ -1,6 +1,13 @@
 """Open-vocabulary detection metrics and region classification."""
 
-from .build import build_evaluator, detection_evaluators, evaluate_dense_model, recall_evaluator, with_recall
+from .build import (
+    build_evaluator,
+    check_region_sets,
+    detection_evaluators,
+    evaluate_dense_model,
+    recall_evaluator,
+    with_recall,
+)
 from .detection.evaluator import DetectionEvaluator
 from .detection.open_vocabulary import LvisProtocol, OvCocoEvaluator, OvLvisEvaluator
 from .detection.protocol import Protocol
@@ -25,6 +32,7 @@ __all__ = [
     "SegmentationEvaluator",
     "Shape",
     "build_evaluator",
+    "check_region_sets",
     "detection_evaluators",
     "evaluate_dense_model",
     "evaluate_regions",

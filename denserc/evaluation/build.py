@@ -13,7 +13,9 @@ from detectron2.utils.events import get_event_storage, has_event_storage
 
 from ..data.vocabulary.prompts import template_set
 from ..data.vocabulary.text_embeddings import embed_names
-from ..structures import ConfigurationError
+from ..structures import ConfigurationError, DataError
+from ..structures.paths import absent_files, require_writable
+from ..structures.records import first_of
 from .detection.evaluator import DetectionEvaluator
 from .detection.open_vocabulary import LvisProtocol, OvCocoEvaluator, OvLvisEvaluator
 from .detection.recall import ProposalRecallEvaluator
@@ -73,7 +75,45 @@ def recall_evaluator(detections: DetectionEvaluator) -> ProposalRecallEvaluator:
 
 def with_recall(detections: DetectionEvaluator) -> DatasetEvaluators:
     """Both at once: detections and the proposals that they come from."""
-    return DatasetEvaluators([detections, recall_evaluator(detections)])
+    return _WithRecall([detections, recall_evaluator(detections)])
+
+
+class _WithRecall(DatasetEvaluators):
+    """Detections, whose questions before the evaluation are asked, and proposals."""
+
+    def check(self, *, masks: bool = False) -> None:
+        """As DetectionEvaluator's."""
+        self._evaluators[0].check(masks=masks)
+
+    def metric_names(self, *, masks: bool = False) -> set[str]:
+        """As DetectionEvaluator's, and the recalls."""
+        detections, recall = self._evaluators
+        return detections.metric_names(masks=masks) | recall.metric_names()
+
+
+def check_region_sets(cfg: CfgNode) -> None:
+    """Check that `evaluate_dense_model` will be able to evaluate each set of DATASETS.TEST; reads no picture.
+
+    Raises:
+        ConfigurationError, DataError: It will not; the message names the set and the remedy.
+    """
+    for name in cfg.DATASETS.TEST:
+        where = f"{name} of DATASETS.TEST cannot be evaluated:"
+        if name not in DatasetCatalog:
+            raise ConfigurationError(f"{where} it is not registered.")
+        entries = DatasetCatalog.get(name)
+        if not hasattr(entries, "classes"):
+            raise ConfigurationError(
+                f"{where} region classification needs a panoptic set, such as coco_2017_panoptic_val_regions, and this "
+                "is of another kind."
+            )
+        if not len(entries):
+            raise DataError(f"{where} it has no images.")
+        absent = absent_files(entries.file_names) if hasattr(entries, "file_names") else []
+        if absent:
+            raise DataError(f"{where} {len(absent)} of {len(entries)} images do not exist: {first_of(absent)}.")
+        entries[0]  # its segments fit its picture's size
+        require_writable(Path(cfg.OUTPUT_DIR) / "inference" / name)
 
 
 def evaluate_dense_model(cfg: CfgNode, model) -> dict[str, dict[str, float]]:
@@ -109,6 +149,7 @@ def evaluate_dense_model(cfg: CfgNode, model) -> dict[str, dict[str, float]]:
             device=next(tower.parameters()).device,
             progress=sys.stderr.isatty(),
             fingerprint=model.text.fingerprint(),
+            max_unreadable=cfg.DATALOADER.MAX_UNREADABLE,
         )
         if report is None:
             continue

@@ -14,6 +14,7 @@ KEYS = (
         ["standard"],
         "LVIS AP: standard (300 detections per image), fixed (10,000 per class), or both.",
         choices=LvisProtocol,
+        lengths=(1, 2),
     ),
     Key(
         "TEST.SEM_SEG_PROTOCOLS",
@@ -21,6 +22,7 @@ KEYS = (
         "Classes without ground truth in mIoU: present leaves them out, present_or_predicted counts 0 for those that "
         "were predicted anywhere; or both, each under a task of its own.",
         choices=AbsentClasses,
+        lengths=(1, 2),
     ),
     Key(
         "TEST.PROPOSAL_RECALL",

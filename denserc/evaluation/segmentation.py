@@ -9,6 +9,7 @@ against about 19 mIoU). They are protocols here, and every table names its own.
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "predictions"
 _ORIGIN = "origin.json"
+_METRICS = ("mIoU", "fwIoU", "mACC", "pACC")
+_SPLIT_METRICS = ("mIoU_seen", "mIoU_unseen", "hIoU", "mACC_seen", "mACC_unseen")
 
 
 class SegmentationEvaluator(DatasetEvaluator):
@@ -76,6 +79,7 @@ class SegmentationEvaluator(DatasetEvaluator):
         self.distributed = distributed
         self._counter = ConfusionCounter(len(self.names), ignore_label)
         self._cells: dict[Any, Cells] = {}
+        self._missed: dict[Any, np.ndarray] = {}  # (C,) pixels of images that could not be read
         self._finished: frozenset = frozenset()
         self._origin, self._resumed = "", False
 
@@ -132,7 +136,7 @@ class SegmentationEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget all predictions but those that `begin` has resumed since the last `reset`."""
-        self._cells = {}
+        self._cells, self._missed = {}, {}
         if not self._resumed:
             self._finished = frozenset()
             if self.output_dir is not None and self._is_main():
@@ -160,18 +164,50 @@ class SegmentationEvaluator(DatasetEvaluator):
             if self.output_dir is not None:
                 write_labels(self._path(image), predicted)
 
+    def check(self, *, masks: bool = False) -> None:
+        """Check that the set can be scored: its first label file is read.
+
+        Args:
+            masks: Not used.
+
+        Raises:
+            DataError: The label file cannot be read, or has values of no class.
+        """
+        if not self.label_files:
+            raise DataError("The set has no label files.")
+        image, path = next(iter(self.label_files.items()))
+        self._score(image, np.zeros_like(read_labels(path), dtype=self.prediction_labels.dtype))
+
+    def metric_names(self, *, masks: bool = False) -> set[str]:
+        """Names "task/metric" of what `evaluate` gives."""
+        names = [*_METRICS, *(_SPLIT_METRICS if self.novel & set(self.names) else ())]
+        return {f"{protocol.task}/{name}" for protocol in self.protocols for name in names}
+
+    def miss(self, given: dict) -> None:
+        """Take an image that could not be read: all of its labeled pixels count as missed.
+
+        Args:
+            given: Record of the image; "image_id" (or else "file_name") is read.
+
+        Raises:
+            DataError: Its label file cannot be read, or has values of no class.
+        """
+        image = given.get("image_id", given.get("file_name"))
+        self._missed[image] = self._counter.missed(read_labels(self.label_files[image]))
+
     def evaluate(self) -> dict[str, dict[str, float]]:
         """{task: {metric: percent}} of each protocol; {} on ranks other than 0."""
         rank, ranks = (comm.get_rank(), comm.get_world_size()) if self.distributed else (0, 1)
         for image in sorted(self._finished, key=str)[rank::ranks]:
-            self._cells[image] = self._score(image, read_labels(self._path(image)))
-        cells = self._cells
+            self._cells[image] = self._score(image, _read_prediction(image, self._path(image)))
+        cells, missed = self._cells, self._missed
         if self.distributed:
-            parts = comm.gather(cells, dst=0)
+            parts = comm.gather((cells, missed), dst=0)
             if not comm.is_main_process():
                 return {}
-            cells = {image: one for part in parts for image, one in part.items()}
-        return self._evaluate(cells)
+            cells = {image: one for part, _ in parts for image, one in part.items()}
+            missed = {image: one for _, part in parts for image, one in part.items()}
+        return self._evaluate(cells, missed)
 
     def evaluate_folder(self, folder: str | Path | None = None) -> dict[str, dict[str, float]]:
         """Score saved predictions again, to the figures of the run that wrote them.
@@ -184,7 +220,8 @@ class SegmentationEvaluator(DatasetEvaluator):
         """
         folder = self.output_dir / FOLDER if folder is None else Path(folder)
         files = {image: _prediction_file(folder, image) for image in self.label_files}
-        cells = {image: self._score(image, read_labels(file)) for image, file in files.items() if file.is_file()}
+        present = {image: file for image, file in files.items() if file.is_file()}
+        cells = {image: self._score(image, _read_prediction(image, file)) for image, file in present.items()}
         if not cells:
             raise DataError(
                 f"{folder} has no predictions of this set; expected files such as {next(iter(files.values()))}."
@@ -202,7 +239,10 @@ class SegmentationEvaluator(DatasetEvaluator):
                 f"Image {image}: 'sem_seg' must be (T, H, W) scores or (H, W) labels; got {tuple(output.shape)} "
                 f"{output.dtype}."
             )
-        labels = (output.argmax(dim=0) if output.ndim == 3 else output).cpu().numpy()
+        labels = output.argmax(dim=0) if output.ndim == 3 else output
+        if output.ndim == 3 and output.gather(0, labels[None]).isnan().any():  # of scores with a nan, it is the largest
+            raise DataError(f"Image {image}: scores of the model are nan. Its weights or its arithmetic overflowed.")
+        labels = labels.cpu().numpy()
         known = len(self.prediction_labels)
         count = len(output) if output.ndim == 3 else int(labels.max(initial=0)) + 1
         if count > known or (labels.size and labels.min() < 0):
@@ -222,12 +262,19 @@ class SegmentationEvaluator(DatasetEvaluator):
         except DataError as error:
             raise DataError(f"Image {image}, {self.label_files[image]}: {error}") from error
 
-    def _evaluate(self, cells: Mapping[Any, Cells]) -> dict[str, dict[str, float]]:
-        missing = len(self.label_files) - len(cells)
+    def _evaluate(
+        self, cells: Mapping[Any, Cells], missed: Mapping[Any, np.ndarray] | None = None
+    ) -> dict[str, dict[str, float]]:
+        missed = missed or {}
+        missing = len(self.label_files) - len(cells) - len(missed)
         if missing:
             logger.warning("%d of %d images were not run and are not scored.", missing, len(self.label_files))
         scores = SegmentationScores.of(confusion_matrix(cells.values(), len(self.names)))
-        return {protocol.task: self._report(protocol, scores, len(cells)) for protocol in self.protocols}
+        if missed:
+            logger.warning("%d images could not be read; all of their labeled pixels count as missed.", len(missed))
+            scores = replace(scores, truth=scores.truth + sum(missed.values()))
+        count = len(cells) + len(missed)
+        return {protocol.task: self._report(protocol, scores, count) for protocol in self.protocols}
 
     def _report(self, protocol: AbsentClasses, scores: SegmentationScores, images: int) -> dict[str, float]:
         """Log and write the tables of one protocol; its metrics."""
@@ -306,6 +353,14 @@ class SegmentationEvaluator(DatasetEvaluator):
         for image in self.label_files:
             self._path(image).unlink(missing_ok=True)
         write_text(self.output_dir / FOLDER / _ORIGIN, json.dumps({"origin": self._origin}) + "\n")
+
+
+def _read_prediction(image: Any, file: Path) -> np.ndarray:
+    """A label map that an evaluation wrote."""
+    try:
+        return read_labels(file)
+    except DataError as error:
+        raise DataError(f"The prediction of image {image}: {error} Delete it to predict the image anew.") from error
 
 
 def _prediction_file(folder: Path, image: Any) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..evaluation.mllm.answers import Question, answer_of
-from ..structures import ConfigurationError, DataError
+from ..structures import ConfigurationError, DataError, write_errors
 from ..structures.files import drop_cut_line, write_text
 from ..structures.records import read_json_lines, short
 
@@ -92,8 +92,9 @@ class AnswerLog:
             "model_id": self.model_id,
             "metadata": {_ORIGIN: self.origin},
         }
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        file.flush()
+        with write_errors(file.name):
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
 
     def _files(self) -> list[Path]:
         parts = sorted(self.path.parent.glob(f"{self.path.name}.part*"))

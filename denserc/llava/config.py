@@ -33,12 +33,15 @@ KEYS = (
         "MODEL.LLAVA.LLAMA",
         (192, 4, 6, 640),
         "Sizes of a llama that is trained from nothing (miniature): channels, layers, heads, channels of the MLPs.",
+        minimum=1,
+        kind=int,
+        lengths=(4,),
     ),
     Key("MODEL.LLAVA.LORA.RANK", 128, "Rank of the adapters of projector_and_lora.", minimum=1),
     Key("MODEL.LLAVA.LORA.ALPHA", 256, "Scale of the adapters, times RANK.", minimum=1),
     Key("MODEL.LLAVA.LORA.DROPOUT", 0.05, "Dropout before the adapters.", minimum=0, below=1),
     Key("MODEL.LLAVA.LORA.PROJECTOR_LR", 2e-5, "Learning rate of the projector beside adapters.", minimum=0),
-    Key("LLAVA.DATA.FILES", (), "Training files in LLaVA's JSON format, read one after the other."),
+    Key("LLAVA.DATA.FILES", (), "Training files in LLaVA's JSON format, read one after the other.", kind=str),
     Key("LLAVA.DATA.IMAGES", "", 'Folder that the files\' "image" is relative to.'),
     Key(
         "LLAVA.TEMPLATE",
@@ -72,10 +75,22 @@ KEYS = (
         "Tokens of a step weigh the same within a forward pass (forward: LLaVA) or within the step (tokens).",
         choices=LossAverage,
     ),
-    Key("LLAVA.TEST.QUESTIONS", (), "Question files that are answered after the training and by --eval-only."),
-    Key("LLAVA.TEST.IMAGES", (), 'Folder of the pictures of each question file, that its "image" is relative to.'),
-    Key("LLAVA.TEST.BENCHMARKS", (), "Scoring of each answer file: pope, gqa, textvqa, mme; empty: none is scored."),
-    Key("LLAVA.TEST.ANNOTATIONS", (), "The benchmark's own file or folder for each of BENCHMARKS."),
+    Key(
+        "LLAVA.TEST.QUESTIONS", (), "Question files that are answered after the training and by --eval-only.", kind=str
+    ),
+    Key(
+        "LLAVA.TEST.IMAGES",
+        (),
+        'Folder of the pictures of each question file, that its "image" is relative to.',
+        kind=str,
+    ),
+    Key(
+        "LLAVA.TEST.BENCHMARKS",
+        (),
+        "Scoring of each answer file: pope, gqa, textvqa, mme; empty: none is scored.",
+        kind=str,
+    ),
+    Key("LLAVA.TEST.ANNOTATIONS", (), "The benchmark's own file or folder for each of BENCHMARKS.", kind=str),
     Key("LLAVA.TEST.MAX_NEW_TOKENS", 128, "Longest answer in tokens; LLaVA's benchmarks use 128.", minimum=1),
     Key("LLAVA.LOG_PERIOD", 1, "Steps between two entries of log, TensorBoard and metrics.json.", minimum=1),
 )

@@ -4,7 +4,6 @@ A file is a JSON list of `{"id", "image", "conversations": [{"from": "human" | "
 relative to a folder, and absent where there is only text. `<image>` is in one value of the human's.
 """
 
-import json
 import logging
 import os
 from collections import Counter, defaultdict
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..structures import DataError
+from ..structures.records import read_json, short
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +93,7 @@ def with_image_in_front(question: str) -> str:
 
 
 def _entries(file: Path) -> list:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"The training file {file} does not exist. Correct LLAVA.DATA.FILES.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"The training file {file} is not readable JSON: {error}. {_DOCUMENT}") from error
+    content = read_json(file, "training file", advice="Correct LLAVA.DATA.FILES.")
     if not isinstance(content, list) or not content:
         given = "an empty list" if content == [] else f"a {type(content).__name__}"
         raise DataError(f"The training file {file} holds {given}; expected is a list of conversations. {_DOCUMENT}")
@@ -106,7 +101,7 @@ def _entries(file: Path) -> list:
 
 
 def _name(file: str | Path, index: int, entry: Any) -> str:
-    identity = f" (id {entry['id']!r})" if isinstance(entry, dict) and "id" in entry else ""
+    identity = f" (id {short(entry['id'])})" if isinstance(entry, dict) and "id" in entry else ""
     return f"{file}, entry {index}{identity}"
 
 
@@ -116,7 +111,7 @@ def _conversation(entry: Any, name: str, images: str, left_out: Counter) -> Conv
     image = entry.get("image")
     if "image" in entry and (not isinstance(image, str) or not image.strip()):
         raise _Problem(
-            f"'image' is {_short(image)}; expected is one path relative to {images}. Leave 'image' out of an entry of "
+            f"'image' is {short(image)}; expected is one path relative to {images}. Leave 'image' out of an entry of "
             "text only."
         )
     turns = list(_turns(entry.get("conversations")))
@@ -138,19 +133,19 @@ def _conversation(entry: Any, name: str, images: str, left_out: Counter) -> Conv
 def _turns(turns: Any) -> Iterator[tuple[str, str]]:
     """(speaker, value) of each turn, with known speakers and values of text."""
     if not isinstance(turns, list) or not turns:
-        raise _Problem(f"'conversations' is {_short(turns)}; expected is a list of turns {{'from', 'value'}}.")
+        raise _Problem(f"'conversations' is {short(turns)}; expected is a list of turns {{'from', 'value'}}.")
     for position, turn in enumerate(turns):
         if not isinstance(turn, dict):
-            raise _Problem(f"{_place(position)} is {_short(turn)}; expected is an object with 'from' and 'value'.")
+            raise _Problem(f"{_place(position)} is {short(turn)}; expected is an object with 'from' and 'value'.")
         speaker, value = turn.get("from"), turn.get("value")
         if speaker not in (_HUMAN, _ASSISTANT):
             raise _Problem(
-                f"{_place(position)}['from'] is {_short(speaker)}; expected is 'human' or 'gpt'. Rename the speaker."
+                f"{_place(position)}['from'] is {short(speaker)}; expected is 'human' or 'gpt'. Rename the speaker."
             )
         if not isinstance(value, str) or not value.strip():
             kind = "question" if speaker == _HUMAN else "answer"
             raise _Problem(
-                f"{_place(position)}['value'] is {_short(value)}; expected is the text of the {kind}. Remove its round."
+                f"{_place(position)}['value'] is {short(value)}; expected is the text of the {kind}. Remove its round."
             )
         yield speaker, value
 
@@ -167,7 +162,7 @@ def _require_order(turns: list[tuple[str, str]]) -> None:
         if speaker != expected:
             order = [one for one, _ in turns]
             raise _Problem(
-                f"'conversations' has the order {_short(order)}; expected are 'human' and 'gpt' alternately. Join or "
+                f"'conversations' has the order {short(order)}; expected are 'human' and 'gpt' alternately. Join or "
                 "remove turns of the same speaker in a row."
             )
 
@@ -180,7 +175,7 @@ def _require_image_token(turns: list[tuple[str, str]], image: str | None) -> Non
         raise _Problem(f"a question holds {IMAGE}, but there is no 'image'. Add 'image', or remove {IMAGE}.")
     if image is not None and sum(counts) != 1:
         raise _Problem(
-            f"there are {sum(counts)} {IMAGE} for the 'image' {_short(image)}; expected is exactly one, in a question. "
+            f"there are {sum(counts)} {IMAGE} for the 'image' {short(image)}; expected is exactly one, in a question. "
             + ("Add it to the first question." if not sum(counts) else "Remove the others; one picture per entry.")
         )
     if len(turns) % 2 and counts[-1]:
@@ -196,7 +191,7 @@ def _missing_pictures(conversations: Iterable[Conversation]) -> list[str]:
             folders[folder][file].append(conversation.name)
     problems = []
     for folder, files in folders.items():
-        present = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        present = _files(folder)
         problems += [
             f"{name}: the picture {os.path.join(folder, file)} does not exist. Download it, correct LLAVA.DATA.IMAGES, "
             "or remove the entry."
@@ -207,12 +202,15 @@ def _missing_pictures(conversations: Iterable[Conversation]) -> list[str]:
     return problems
 
 
+def _files(folder: str) -> set[str]:
+    """Names of the files in a folder; none if it is absent or unreadable."""
+    if not os.path.isdir(folder or "."):
+        return set()
+    with os.scandir(folder or ".") as entries:
+        return {entry.name for entry in entries if entry.is_file()}
+
+
 def _listed(problems: list[str]) -> str:
     head = f"{len(problems)} training entries cannot be used; the training has not begun."
     more = [f"... and {len(problems) - _SHOWN} more."] if len(problems) > _SHOWN else []
     return "\n".join([head, *(f"  {problem}" for problem in problems[:_SHOWN]), *more, _DOCUMENT])
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -15,7 +16,9 @@ from detectron2.utils.env import seed_all_rng
 
 from ..engine.config import refuse_ignored
 from ..engine.hooks import lines_above_bars
+from ..engine.runtime import training_folder
 from ..structures import CheckpointError, ConfigurationError, choose
+from ..structures.atomic import written_by_others
 from .config import IGNORED
 from .conversations import read_conversations
 from .options import Aspect, LossAverage, TrainedParts
@@ -68,15 +71,17 @@ def run(
         ConfigurationError: Packages are absent, or keys contradict each other.
         DataError: Training files break the rules.
         CheckpointError, FingerprintMismatchError: The starting model cannot be used.
+        TrainingStopped: SIGTERM or Ctrl-C has ended the training, and a checkpoint is written.
     """
     refuse_ignored(cfg, IGNORED)
     _require_packages()
     if eval_only:
         return _evaluate_only(cfg, evaluator, resume=resume)
     # Whatever needs no model comes first: its errors take seconds instead of minutes.
-    conversations = read_conversations(cfg.LLAVA.DATA.FILES, cfg.LLAVA.DATA.IMAGES)
-    template = require_template(conversations, cfg.LLAVA.TEMPLATE)
-    results = _train(cfg, conversations, template, data_factory or conversation_data, resume=resume)
+    with training_folder(cfg.OUTPUT_DIR):
+        conversations = read_conversations(cfg.LLAVA.DATA.FILES, cfg.LLAVA.DATA.IMAGES)
+        template = require_template(conversations, cfg.LLAVA.TEMPLATE)
+        results = _train(cfg, conversations, template, data_factory or conversation_data, resume=resume)
     if evaluator is not None and comm.get_world_size() > 1:
         logger.info("Several processes do not evaluate; start --eval-only --resume in one, or `denserc answer`.")
     elif evaluator is not None:
@@ -160,7 +165,7 @@ def _train(cfg: CfgNode, conversations: list, template, data_factory: DataFactor
         "" if checkpoint is None else f", from {checkpoint}",
     )
     with lines_above_bars([logging.getLogger("denserc")]):
-        trained = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trained = trainer.train_until_stopped(checkpoint)
     _write_final(trainer, final)
     return {"training": {"steps": trained.global_step, "loss": trained.training_loss}}
 
@@ -176,7 +181,8 @@ def _write_final(trainer, folder: Path) -> None:
     trainer.model.config.use_cache = True  # Trainer turns it off for gradient checkpointing
     if trainer.is_fsdp_enabled:
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(partial))
+    with written_by_others(partial) if trainer.is_world_process_zero() else nullcontext():
+        trainer.save_model(str(partial))
     if trainer.is_world_process_zero():
         (partial / "training_args.bin").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,19 +3,25 @@
 import json
 import logging
 import math
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from transformers import LlavaForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from ..engine import Precision, resolve_device
+from ..engine import Precision, resolve_device, shield_worker
 from ..engine.config import configured_clip_norm, configured_precision, images_per_forward
-from ..structures import CheckpointError, ConfigurationError
+from ..engine.stopping import StopSignals, stopped
+from ..structures import CheckpointError, ConfigurationError, WriteError, write_errors
 from .collator import CUT
 from .options import LossAverage
 from .parts import parameter_groups
@@ -110,10 +116,17 @@ def finished_steps(checkpoint: Path | None, steps: int) -> int:
 def latest_checkpoint(folder: str | Path) -> Path | None:
     """The newest complete checkpoint of a training; None if there is none.
 
-    One whose writing was interrupted lacks the file that is written last, and is passed over.
+    One whose writing was interrupted lacks the file that is written last, or has a part of it, and is passed over.
     """
-    found = [path.parent for path in Path(folder).glob(f"checkpoint-*/{_STATE}")]
+    found = [path.parent for path in Path(folder).glob(f"checkpoint-*/{_STATE}") if _is_whole(path)]
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        return isinstance(json.loads(state.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        return False
 
 
 class LlavaTrainer(Trainer):
@@ -164,6 +177,29 @@ class LlavaTrainer(Trainer):
             loss = 0.0 * outputs.logits.float().sum()
         return (loss, outputs) if return_outputs else loss
 
+    def get_train_dataloader(self) -> DataLoader:
+        """The loader, whose workers outlive a signal to all processes of the training."""
+        loader = super().get_train_dataloader()
+        loader.worker_init_fn = partial(_init_worker, loader.worker_init_fn)
+        return loader
+
+    def train_until_stopped(self, checkpoint: Path | None) -> TrainOutput:
+        """Train; SIGTERM and Ctrl-C end it after a step, with a checkpoint.
+
+        Raises:
+            TrainingStopped: A signal has come.
+        """
+        callback = _StopOnSignal(self.args.device)
+        self.add_callback(callback)
+        try:
+            result = self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            callback.signals.end()
+            self.remove_callback(callback)
+        if callback.number:
+            raise stopped(callback.number, self.state.global_step, self.state.max_steps, self.args.output_dir)
+        return result
+
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """One forward and backward pass.
 
@@ -204,6 +240,21 @@ class LlavaTrainer(Trainer):
             batches=self.args.world_size * self.args.gradient_accumulation_steps,
         )
 
+    def _save_checkpoint(self, *arguments, **options) -> None:
+        """Save a checkpoint; what is written of one is removed if the disk is full.
+
+        Raises:
+            WriteError: The folder cannot be written to.
+        """
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            with write_errors(folder):
+                super()._save_checkpoint(*arguments, **options)
+        except WriteError:
+            if self.is_world_process_zero():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
     def load_weights(self, checkpoint: Path) -> None:
         """Load the weights of a checkpoint, without training.
 
@@ -243,6 +294,29 @@ class _ProgressBar(ProgressCallback):
             self.training_bar.set_postfix(loss=f"{float(logs['loss']):.4f}", refresh=False)
 
 
+class _StopOnSignal(TrainerCallback):
+    """Ends a training after the step in which a signal came, with a checkpoint."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.signals = StopSignals()
+        self.number = 0
+
+    def on_train_begin(self, args, state, control, **keywords) -> None:
+        self.signals.begin()
+
+    def on_step_end(self, args, state, control, **keywords) -> None:
+        self.number = self.signals.agreed(self.device)
+        if self.number:
+            control.should_save = control.should_training_stop = True
+
+
+def _init_worker(before: Callable[[int], None] | None, worker: int) -> None:
+    if before is not None:
+        before(worker)
+    shield_worker(worker)
+
+
 class _MetricsFile(TrainerCallback):
     """A line of JSON per log, as the other trainings write."""
 
@@ -250,5 +324,5 @@ class _MetricsFile(TrainerCallback):
         self.path = path
 
     def on_log(self, args, state, control, logs=None, **keywords) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": state.global_step, **(logs or {})}) + "\n")

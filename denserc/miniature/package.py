@@ -23,6 +23,8 @@ from .write_world import Sizes
 
 NAME = "miniature"
 ENCODER_CONFIG, DETECTOR_CONFIG = "miniature/packaged_distill.yaml", "miniature/packaged_fvit.yaml"
+FIRST_ENCODER_CONFIG = "miniature/distill_denserc.yaml"
+FIRST_DETECTOR_CONFIG = "miniature/packaged_proposals.yaml"  # its RPN proposes the regions of the distillation
 DESCRIPTION = "a drawn world; photographs need a model trained on photographs"
 
 
@@ -36,15 +38,16 @@ def package_miniature(
     encoder_overrides: Sequence = (),
     detector_overrides: Sequence = (),
 ) -> dict:
-    """Distill, train, write the portable file and evaluate what is in it. A second call resumes.
+    """Make region proposals, distill, train, write the portable file and evaluate what is in it. A second call resumes.
 
     Args:
-        output: Folder of encoder/, detector/, miniature.safetensors and its figures, miniature.json.
+        output: Folder of first/ (encoder, detector, proposals), encoder/, detector/, miniature.safetensors and its
+            figures, miniature.json.
         configs: Folder of the configs, see `denserc.model_zoo.configs_folder`.
         world: Folder of the miniature data sets; None writes them to `output`/world.
         seed: Seed of distillation and detector training.
         sizes: Numbers of scenes of a world that is written; None for the demo's.
-        encoder_overrides, detector_overrides: Config keys and values for each training.
+        encoder_overrides, detector_overrides: Config keys and values for both trainings of each.
 
     Returns:
         The content of miniature.json: the figures of the file as it was written, in percent, and how it was made.
@@ -55,8 +58,10 @@ def package_miniature(
         register_miniature(world)
     places = Places(output, configs)
     encoder, detector = output / "encoder", output / "detector"
-    cfg = stage_config(places, ENCODER_CONFIG, encoder, seed, list(encoder_overrides))
-    steps = {"distillation": cfg.SOLVER.MAX_ITER}
+    proposals, steps = _proposals(places, seed, list(encoder_overrides), list(detector_overrides))
+    settings = ["DISTILL.REGIONS.PROPOSALS", (str(proposals),)]
+    cfg = stage_config(places, ENCODER_CONFIG, encoder, seed, settings, list(encoder_overrides))
+    steps["distillation"] = cfg.SOLVER.MAX_ITER
     regions = _distilled(cfg)
     settings = ["MODEL.ENCODER.CHECKPOINT", str(encoder / PRODUCT_NAME)]
     cfg = stage_config(places, DETECTOR_CONFIG, detector, seed, settings, list(detector_overrides))
@@ -84,6 +89,32 @@ def package_miniature(
     }
     write_json(output / f"{NAME}.json", found, indent=2)
     return found
+
+
+def _proposals(places: Places, seed: int, encoder_overrides: list, detector_overrides: list) -> tuple[Path, dict]:
+    """File of region proposals by a first detector over the demo's encoder, and the steps of both trainings."""
+    folder = places.output / "first"
+    file, model = folder / "proposals.json", folder / "model.safetensors"
+    encoder = stage_config(places, FIRST_ENCODER_CONFIG, folder / "encoder", seed, encoder_overrides)
+    settings = ["MODEL.ENCODER.CHECKPOINT", str(folder / "encoder" / PRODUCT_NAME), "DATASETS.TEST", ()]
+    detector = stage_config(places, FIRST_DETECTOR_CONFIG, folder / "detector", seed, settings, detector_overrides)
+    steps = {"first_distillation": encoder.SOLVER.MAX_ITER, "first_detector": detector.SOLVER.MAX_ITER}
+    if not file.is_file():
+        distillation.run(encoder, resume=True)
+        detection.run(detector, resume=True)
+        save_portable(model, load_model(folder / "detector" / DETECTOR_NAME), description=DESCRIPTION)
+        overrides = [
+            "MODEL.WEIGHTS",
+            str(model),
+            "DATASETS.TEST",
+            detector.DATASETS.TRAIN,
+            "TEST.PROPOSALS.FILE",
+            str(file),
+        ]
+        detection.run(
+            stage_config(places, FIRST_DETECTOR_CONFIG, folder, seed, [], detector_overrides, overrides), eval_only=True
+        )
+    return file, steps
 
 
 def _distilled(cfg: CfgNode) -> dict[str, float]:

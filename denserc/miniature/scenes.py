@@ -59,10 +59,10 @@ def _regions(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return (below.T if upright else below).astype(np.uint8)
 
 
-def _place(things: Sequence[Thing], height: int, width: int, rng: np.random.Generator) -> list[Placed]:
+def _place(things: Sequence[Thing], height: int, width: int, smallest: float, rng: np.random.Generator) -> list[Placed]:
     """Positions and log-uniform sizes, the largest first because they are farthest back."""
     unit = min(height, width) / 128
-    radii = np.sort(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST), len(things))))[::-1] * unit / 2
+    radii = np.sort(np.exp(rng.uniform(np.log(smallest), np.log(LARGEST), len(things))))[::-1] * unit / 2
     order = rng.permutation(len(things))
     placed = []
     for radius, i in zip(radii, order, strict=True):
@@ -81,6 +81,7 @@ def compose_scene(
     things: Sequence[Thing] = THINGS,
     weights: np.ndarray | None = None,
     count: int | None = None,
+    smallest: float = SMALLEST,
 ) -> Scene:
     """Draw a scene.
 
@@ -91,6 +92,7 @@ def compose_scene(
         things: The classes to draw from.
         weights: (len(things),) probabilities, uniform if None.
         count: Number of things placed, 1..8 at random if None (0 gives an empty scene); hidden ones are left out.
+        smallest: Diameter of the smallest things, in pixels of a 128-pixel scene.
     """
     height, width = size
     style = STYLES[domain]
@@ -102,7 +104,7 @@ def compose_scene(
 
     count = int(rng.integers(1, MAX_THINGS + 1)) if count is None else count
     chosen = [things[i] for i in rng.choice(len(things), count, p=weights)]
-    placed = _place(chosen, height, width, rng)
+    placed = _place(chosen, height, width, smallest, rng)
     shapes = [silhouette(p, height, width, style) for p in placed]
     full = [0 if s is None else int((s.alpha >= 0.5).sum()) for s in shapes]
 

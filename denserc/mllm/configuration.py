@@ -6,8 +6,18 @@ from transformers import PreTrainedConfig
 
 from ..construction import Construction, DenseEncoder
 from ..structures import ConfigurationError, choose
+from ..structures.metadata import in_words, is_of
+from ..structures.records import short
 
 MODEL_TYPE = "denserc_vision"
+_TYPES = {
+    "encoder": str,
+    "construction": dict | None,
+    "image_size": int,
+    "patch_size": int,
+    "position_resize": str,
+    "fingerprints": dict | None,
+}
 
 
 class VisionFeature(Enum):
@@ -85,6 +95,12 @@ class DenseRCVisionConfig(PreTrainedConfig):
     fingerprints: dict[str, str] | None = None
 
     def __post_init__(self, **kwargs):
+        for name, expected in _TYPES.items():
+            if not is_of(getattr(self, name), expected):
+                raise ConfigurationError(
+                    f"{name} of the vision tower is {short(getattr(self, name))}; expected is {in_words(expected)}. "
+                    "Write the folder again by `denserc export vision-tower` or `denserc export llava`."
+                )
         choose(VisionFeature, self.feature, "feature of the vision tower")
         require_multiple(self.image_size, self.patch_size)
         if self.construction is not None:
@@ -98,7 +114,9 @@ class DenseRCVisionConfig(PreTrainedConfig):
 
 
 def require_multiple(image_size: int, patch_size: int) -> None:
-    """ConfigurationError where the patch size does not divide the side of the input."""
+    """ConfigurationError where the patch size does not divide the side of the input, or is below 1."""
+    if patch_size < 1:
+        raise ConfigurationError(f"The patch size must be at least 1; got {patch_size}.")
     if image_size % patch_size:
         lower = image_size // patch_size * patch_size
         raise ConfigurationError(

@@ -7,7 +7,8 @@ import torch
 from transformers import CLIPImageProcessor, CLIPVisionModel, LlavaImageProcessor, PreTrainedModel
 
 from ..construction import DenseEncoder, load_checkpoint
-from ..structures import ConfigurationError, choose
+from ..structures import CheckpointError, ConfigurationError, choose
+from ..structures.atomic import written_by_others
 from .clip_vision import clip_vision_model, reasons_against
 from .configuration import DenseRCVisionConfig, VisionFeature
 from .fingerprint import fingerprints
@@ -15,6 +16,7 @@ from .vision_tower import DenseRCVisionModel
 
 logger = logging.getLogger(__name__)
 
+_ENTRIES = {"encoder", "construction", "feature", "layer", "reason", "pixel_mean", "pixel_std", "fingerprints"}
 VisionTower = DenseRCVisionModel | CLIPVisionModel
 LAST_BLOCK_NOTE = (
     "Use hidden_states[-2] (LLaVA's mm_vision_select_layer -2) without the class token. The output of the last block "
@@ -138,9 +140,10 @@ def export_vision_tower(
         plain = plain and not reasons_against(load_checkpoint(checkpoint).encoder.tower)
     tower = build_vision_tower(checkpoint, feature, image_size=image_size, plain=plain)
     log_tower(tower)
-    tower.save_pretrained(output, state_dict=published_state(tower))
-    # LLaVA's own code pads by itself and reads CLIP's processor.
-    build_image_processor(tower, pad=not plain).save_pretrained(output)
+    with written_by_others(output):
+        tower.save_pretrained(output, state_dict=published_state(tower))
+        # LLaVA's own code pads by itself and reads CLIP's processor.
+        build_image_processor(tower, pad=not plain).save_pretrained(output)
     return tower
 
 
@@ -160,9 +163,20 @@ def published_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def tower_metadata(tower: VisionTower) -> dict:
-    """Encoder, construction, feature, layer, pixel statistics and fingerprints of a tower, from its config.json."""
+    """Encoder, construction, feature, layer, pixel statistics and fingerprints of a tower, from its config.json.
+
+    Raises:
+        CheckpointError: An entry is missing.
+    """
     plain = isinstance(tower, CLIPVisionModel)
-    return dict(tower.config.denserc) if plain else tower.config.to_dict()
+    found = getattr(tower.config, "denserc", None) if plain else tower.config.to_dict()
+    missing = sorted(_ENTRIES - found.keys()) if isinstance(found, dict) else sorted(_ENTRIES)
+    if missing:
+        raise CheckpointError(
+            f"The configuration of the vision tower (config.json in {tower.config.name_or_path!r}) lacks {missing}. "
+            "Write the folder again by `denserc export vision-tower` or `denserc export llava`."
+        )
+    return dict(found)
 
 
 def feature_selection(tower: VisionTower) -> dict[str, int | str]:

@@ -26,13 +26,13 @@ def require_fingerprint(module: nn.Module, expected: Mapping[str, str] | None, s
 
     Args:
         module: Module with whole weights, on any device.
-        expected: Result of `fingerprints`; None or empty for a configuration that was written by hand.
+        expected: Result of `fingerprints`; anything else for a configuration that was written by hand.
         subject: Name of the tower in the message.
 
     Raises:
         FingerprintMismatchError: The weights are random or others'.
     """
-    if not expected:
+    if not isinstance(expected, Mapping) or not isinstance(expected.get("float32"), str):
         raise FingerprintMismatchError(
             f"{subject} has no fingerprint in its configuration, so its weights may be random. Make it by "
             "`denserc export vision-tower` or `denserc export llava` from a DenseRC checkpoint."
@@ -44,7 +44,7 @@ def require_fingerprint(module: nn.Module, expected: Mapping[str, str] | None, s
             return
     raise FingerprintMismatchError(
         f"{subject} does not hold the weights that its configuration was written for (expected the fingerprint "
-        f"{expected.get('float32', '')[:12]}). They are random, as in a model built from a configuration alone, or "
+        f"{expected['float32'][:12]}). They are random, as in a model built from a configuration alone, or "
         "another encoder's. Load the exported folder by from_pretrained, or export the tower again from its "
         "denserc.safetensors."
     )

@@ -16,6 +16,7 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ..structures import CheckpointError, ConfigurationError
+from ..structures.atomic import written_by_others
 from .checks import check_processor
 from .configuration import VisionFeature
 from .export import (
@@ -152,8 +153,9 @@ def export_llava(
         "!!! The projector has RANDOM WEIGHTS: train it (stage 1, then stage 2) before any use. A projector that was "
         "trained on another encoder does not fit either. docs/LLAVA.md describes both stages. !!!"
     )
-    model.save_pretrained(output, state_dict=published_state(model))
-    processor.save_pretrained(output)
+    with written_by_others(output):
+        model.save_pretrained(output, state_dict=published_state(model))
+        processor.save_pretrained(output)
 
 
 def _add_image_token(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

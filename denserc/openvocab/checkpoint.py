@@ -10,21 +10,35 @@ than it was trained on. `portable` writes the same model in half the size, as sa
 import hashlib
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.utils import comm
 
-from ..construction import Construction, DenseEncoder, DenseModel, build_dense_model
-from ..encoders import PositionResize, build_architecture, load_exactly
+from ..construction import DenseModel, build_dense_model
+from ..construction.checkpoint import build_described
+from ..encoders import load_exactly
 from ..engine import TrainingCheckpointer
-from ..engine.renamed_keys import convert_detector_config
 from ..engine.sharding import place
-from ..structures import CheckpointError, ConfigurationError, FingerprintMismatchError, Vocabulary, write_atomically
-from .portable import SUFFIX, read_portable
+from ..structures import (
+    CheckpointError,
+    ConfigurationError,
+    DataError,
+    FingerprintMismatchError,
+    Key,
+    Vocabulary,
+    write_atomically,
+)
+from ..structures.metadata import in_words, is_of
+from ..structures.records import short
+from ..structures.tensor_files import FileKind, TensorFile, read_tensor_file, tensor_file_kind
+from .portable import read_portable
+from .registry import registered
+from .stored_config import merge_stored_config, stored_config
 from .vocabulary import OpenVocabularyModel
 
 logger = logging.getLogger(__name__)
@@ -32,6 +46,16 @@ logger = logging.getLogger(__name__)
 METADATA = "denserc"
 LEGACY_METADATA = "fvit"
 _OF_FILE = ("config", "vocabulary", "description", "version")  # metadata that does not describe the towers
+_TYPES = {
+    "encoder": str,
+    "construction": dict,
+    "position_resize": str,
+    "text_fingerprint": str,
+    "config": str,
+    "vocabulary": dict | None,
+    "description": str,
+}
+_WHAT = "model checkpoint"
 
 
 def encoder_metadata(model: DenseModel) -> dict:
@@ -47,18 +71,21 @@ def encoder_metadata(model: DenseModel) -> dict:
 def read_checkpoint(path: str | Path) -> dict:
     """The content of a model checkpoint or a portable file, on the CPU; its metadata is the entry METADATA.
 
+    Tensors are compared with the digests of the file when a model loads them.
+
     Raises:
-        CheckpointError: The file is absent, unreadable, or was not written by this package.
+        CheckpointError: The file is absent, damaged, or was not written by this package; the message names the entry.
     """
-    if not Path(path).is_file():
-        raise CheckpointError(f"There is no model checkpoint at {path} (MODEL.WEIGHTS).")
-    if Path(path).suffix == SUFFIX:
-        tensors, metadata = read_portable(path)
-        return {"model": tensors, METADATA: metadata}
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # pickle refuses unknown classes with errors of many types
-        raise CheckpointError(f"{path} cannot be read as a model checkpoint: {error}") from error
+    return _read(path)[1]
+
+
+def _read(path: str | Path) -> tuple[TensorFile, dict]:
+    """A file and its content, as of `read_checkpoint`."""
+    if tensor_file_kind(path, _WHAT, advice="Correct MODEL.WEIGHTS.") is FileKind.SAFETENSORS:
+        file, metadata = read_portable(path)
+        return file, {"model": file.content, METADATA: metadata}
+    file = read_tensor_file(path, _WHAT)
+    content = file.content
     if isinstance(content, dict) and LEGACY_METADATA in content:
         content[METADATA] = content.pop(LEGACY_METADATA)
     if not isinstance(content, dict) or not {"model", METADATA} <= content.keys():
@@ -66,20 +93,37 @@ def read_checkpoint(path: str | Path) -> dict:
             f"{path} is not a model checkpoint of DenseRC: it needs the entries 'model' and {METADATA!r}. An encoder "
             "goes to MODEL.ENCODER.CHECKPOINT or MODEL.ENCODER.WEIGHTS instead of MODEL.WEIGHTS."
         )
-    return content
+    weights, metadata = content["model"], content[METADATA]
+    for name, value in (("model", weights), (METADATA, metadata)):
+        if not isinstance(value, Mapping):
+            raise CheckpointError(f"The entry {name!r} of {path} is {short(value)}, expected is a mapping. {_REMEDY}")
+    for key, value in weights.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f"The entry 'model' of {path} holds {short(value)} under {short(key)}, expected are tensors under "
+                f"names. {_REMEDY}"
+            )
+    for key, expected in _TYPES.items():
+        if key in metadata and not is_of(metadata[key], expected):
+            raise CheckpointError(
+                f"The entry {key!r} of {METADATA!r} in {path} is {short(metadata[key])}, expected is "
+                f"{in_words(expected)}. {_REMEDY}"
+            )
+    return file, content
 
 
-def stored_config(metadata: dict, source: str | Path) -> dict:
-    """The configuration in a checkpoint's metadata as nested mappings, with the present names of its keys.
+_REMEDY = "The file is damaged or was changed by hand: copy or write it again."
+
+
+def _entry(metadata: dict, key: str, path: str | Path) -> Any:
+    """An entry of a file's metadata.
 
     Raises:
-        CheckpointError: There is none, or the model was trained with an option that exists no more.
+        CheckpointError: It is absent.
     """
-    if "config" not in metadata:
-        raise CheckpointError(
-            f"{source} carries no configuration. Build the model from a config file, with its path as MODEL.WEIGHTS."
-        )
-    return convert_detector_config(yaml.safe_load(metadata["config"]), str(source))
+    if key not in metadata:
+        raise CheckpointError(f"The metadata ({METADATA!r}) in {path} lack the entry {key!r}. {_REMEDY}")
+    return metadata[key]
 
 
 def build_towers(cfg: CfgNode) -> tuple[DenseModel, dict]:
@@ -89,22 +133,32 @@ def build_towers(cfg: CfgNode) -> tuple[DenseModel, dict]:
 
     Returns:
         The towers and their metadata.
+
+    Raises:
+        CheckpointError: The file is not a model checkpoint, or describes towers that do not exist.
     """
-    if not cfg.MODEL.WEIGHTS:
+    path = cfg.MODEL.WEIGHTS
+    if not path:
         model = build_dense_model(cfg)
         return model, encoder_metadata(model)
-    given = read_checkpoint(cfg.MODEL.WEIGHTS)[METADATA]
+    given = read_checkpoint(path)[METADATA]
     metadata = {key: value for key, value in given.items() if key not in _OF_FILE}
     if cfg.MODEL.ENCODER.CHECKPOINT:
         logger.warning(
             "The model %s includes its own encoder; MODEL.ENCODER.CHECKPOINT = %s is not read.",
-            cfg.MODEL.WEIGHTS,
+            path,
             cfg.MODEL.ENCODER.CHECKPOINT,
         )
-    clip = build_architecture(metadata["encoder"])
-    clip.image.position_resize = PositionResize(metadata.get("position_resize", "bicubic"))  # absent from older files
-    encoder = DenseEncoder(clip.image, Construction.from_dict(metadata["construction"]))
+    clip, encoder = build_described(
+        _entry(metadata, "encoder", path),
+        _entry(metadata, "construction", path),
+        metadata.get("position_resize", "bicubic"),  # absent from older files
+        f"The metadata ({METADATA!r}) in {path}",
+    )
     return DenseModel(encoder, clip.text, clip.logit_scale), metadata
+
+
+_FILE = "__file__"  # entry of a loaded checkpoint: the TensorFile that it was read from
 
 
 class ModelCheckpointer(TrainingCheckpointer):
@@ -125,61 +179,90 @@ class ModelCheckpointer(TrainingCheckpointer):
         return super().load(path, checkpointables)
 
     def _load_file(self, filename: str) -> dict:
-        return read_checkpoint(filename)
+        file, content = _read(filename)
+        return {**content, _FILE: file}
 
     def _load_model(self, checkpoint: dict) -> None:
-        given, own = checkpoint[METADATA], self.model.metadata
+        given, own, file = checkpoint[METADATA], self.model.metadata, checkpoint.pop(_FILE)
         for key in ("encoder", "construction"):
-            if key in own and given[key] != own[key]:
+            if key in own and _entry(given, key, file.path) != own[key]:
                 raise CheckpointError(
-                    f"The checkpoint was trained over the {key} {given[key]}, the model has {own[key]}. "
+                    f"{file.path} was trained over the {key} {given[key]}, the model has {own[key]}. "
                     "Give the same MODEL.ENCODER, or the checkpoint as MODEL.WEIGHTS, which brings its own."
                 )
         advice = "MODEL is not configured as in its training."
         weights = self.model.adapt_weights(checkpoint.pop("model"))
-        load_exactly(self.model, place(self.model, weights), "the model checkpoint", advice)
-        fingerprint = self.model.text_tower.fingerprint()
-        if fingerprint != given["text_fingerprint"]:
+        load_exactly(self.model, place(self.model, weights), f"the model checkpoint {file.path}", advice)
+        file.require_intact()
+        expected, fingerprint = _entry(given, "text_fingerprint", file.path), self.model.text_tower.fingerprint()
+        if fingerprint != expected:
             raise FingerprintMismatchError(
-                f"The checkpoint names the text tower {given['text_fingerprint']}, the one in it is "
+                f"The checkpoint {file.path} names the text tower {expected}, the one in it is "
                 f"{fingerprint}: the file was changed by hand, or its tokenizer was."
             )
         self.model.metadata = {**own, "text_fingerprint": fingerprint}
 
 
 def model_from_checkpoint(
-    path: str | Path, defaults: CfgNode, *, device: str = "cpu", cache_dir: str | Path | None = None
+    path: str | Path,
+    defaults: CfgNode,
+    *,
+    keys: Iterable[Key] = (),
+    device: str = "cpu",
+    cache_dir: str | Path | None = None,
 ) -> OpenVocabularyModel:
     """Build the model of a checkpoint from the configuration in it, in eval mode.
 
-    It has the vocabulary of a portable file, if there is one in it, else none. Folders and files that the configuration
-    names are those of the training's machine and are not read.
+    It has the vocabulary of a portable file, if there is one in it, else none. Nothing in the file decides where files
+    are read or written: see `stored_config.NOT_TAKEN`.
 
     Args:
         path: Checkpoint or portable file of a registered meta-architecture.
         defaults: Values of the keys that the stored configuration lacks. Changed.
+        keys: Choices and ranges of the keys.
         device: Device of the model.
         cache_dir: Folder of cached text embeddings; None for none.
 
     Raises:
-        CheckpointError: The file is absent, of another kind, or carries no configuration.
+        CheckpointError: The file is absent, damaged, of another kind, or carries no configuration that can be built.
         WeightsMismatchError: Its weights do not fit its configuration.
     """
     metadata = read_checkpoint(path)[METADATA]
+    vocabulary = _vocabulary(metadata, path)
     cfg = defaults
     cfg.set_new_allowed(True)  # keys of other versions and of a user's own architecture
-    cfg.merge_from_other_cfg(CfgNode(stored_config(metadata, path)))
+    merge_stored_config(cfg, stored_config(metadata, path), keys, path)
     cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = str(path), device
-    cfg.MODEL.ENCODER.CHECKPOINT = ""  # the towers are in the model's own file
-    cfg.MODEL.VOCABULARY.EMBEDDINGS = ""
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    model = build_model(cfg)
+    try:
+        registered(META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, "MODEL.META_ARCHITECTURE", OpenVocabularyModel)
+        model = build_model(cfg)
+    except ConfigurationError as error:
+        raise CheckpointError(f"The configuration in {path} does not describe a model: {error}") from error
     ModelCheckpointer(model).load(str(path))
     model.metadata |= {key: metadata[key] for key in ("config", "description") if metadata.get(key)}
     model.cache_dir = cache_dir
-    if metadata.get("vocabulary"):
-        model.set_default_vocabulary(Vocabulary(**metadata["vocabulary"]))
+    if vocabulary is not None:
+        model.set_default_vocabulary(vocabulary)
     return model.eval()
+
+
+def _vocabulary(metadata: dict, path: str | Path) -> Vocabulary | None:
+    """The vocabulary in the metadata of a file.
+
+    Raises:
+        CheckpointError: It is damaged.
+    """
+    found = metadata.get("vocabulary")
+    if not found:
+        return None
+    if found.keys() != {"names", "novel"} or not all(is_of(value, list[str]) for value in found.values()):
+        raise CheckpointError(
+            f"The vocabulary in {path} is {short(found)}, expected are lists of text, 'names' and 'novel'. {_REMEDY}"
+        )
+    try:
+        return Vocabulary(found["names"], novel=found["novel"])
+    except DataError as error:
+        raise CheckpointError(f"The vocabulary in {path} is damaged: {error}") from error
 
 
 NAME = "model_best"
@@ -204,7 +287,12 @@ class BestCheckpoint:
         self.value = -math.inf
         path = Path(checkpointer.save_dir) / f"{NAME}.pth"
         if resumed and path.is_file():
-            best = read_checkpoint(path)["best"]
+            best = read_checkpoint(path).get("best")
+            if not isinstance(best, dict) or not is_of(best.get("metric"), str) or not is_of(best.get("value"), float):
+                raise CheckpointError(
+                    f"The entry 'best' of {path} is {short(best)}, expected are 'metric' and 'value'. Remove the file "
+                    "to begin with the next evaluation."
+                )
             if metric in ("auto", best["metric"]):
                 self.metric, self.value = best["metric"], best["value"]
 

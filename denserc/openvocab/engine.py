@@ -13,30 +13,34 @@ from dataclasses import dataclass
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import hooks
-from detectron2.engine.defaults import default_writers
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
-from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from ..data.images.tolerance import UnreadableMonitor
 from ..engine import (
     CheckpointWriter,
+    Evaluation,
+    MetricsWriter,
     ProgressBar,
     SeedEachStep,
     Sharding,
+    StopOnSignal,
     arithmetic,
     join_processes,
     resolve_device,
+    training_folder,
 )
 from ..engine.config import configured_clip_norm, configured_precision
 from ..engine.sharding import gathered, shard
-from ..engine.solver import build_optimizer, build_trained_average
+from ..engine.solver import build_optimizer, build_schedule, build_trained_average
 from ..structures import ConfigurationError, choose
 from .checkpoint import BestCheckpoint, ModelCheckpointer, predictions_digest
-from .loader import Mapper, build_test_loader, build_train_loader, training_records
+from .loader import Mapper, build_test_loader, build_train_loader, describe_records, training_records
+from .preflight import check_test_sets
 from .registry import registered
 from .trainer import OpenVocabularyTrainer
 from .vocabulary import OpenVocabularyModel
@@ -89,14 +93,24 @@ def run(
 
     Raises:
         ConfigurationError: Nothing to train on or to evaluate, or an architecture of another kind.
+        ConfigurationError, DataError: A set of DATASETS.TEST cannot be evaluated; found before anything else runs.
+        TrainingStopped: SIGTERM or Ctrl-C has ended the training, and its state is written.
     """
     if eval_only:
         if not cfg.DATASETS.TEST or evaluator_factory is None:
             raise ConfigurationError("--eval-only needs DATASETS.TEST and an evaluator.")
+        check_test_sets(cfg, evaluator_factory, training=False)
         model = load_model(cfg, resume=resume)
         return test(cfg, model, mappers, evaluator_factory, resumable=True)
-    records = training_records(cfg) if records is None else records
-    return train(cfg, build(cfg), mappers, evaluator_factory, resume=resume, records=records)
+    if cfg.SOLVER.MAX_ITER < 1:
+        raise ConfigurationError(
+            f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}: there is no step to train. Give 1 or more, or --eval-only."
+        )
+    with training_folder(cfg.OUTPUT_DIR):
+        records = training_records(cfg) if records is None else records
+        if evaluator_factory is not None:
+            check_test_sets(cfg, evaluator_factory, training=True)
+        return train(cfg, build(cfg), mappers, evaluator_factory, resume=resume, records=records)
 
 
 def build(cfg: CfgNode) -> OpenVocabularyModel:
@@ -138,7 +152,8 @@ def train(
     """Train a built model as configured, on `records` or on those of DATASETS.TRAIN; see `run`."""
     records = training_records(cfg) if records is None else records
     seed = cfg.SEED if cfg.SEED >= 0 else int(comm.shared_random_seed())
-    trainer = build_trainer(cfg, model, seed=seed)
+    classes = () if model.vocabulary is None else model.vocabulary.names
+    trainer = build_trainer(cfg, model, seed=seed, data=describe_records(records, classes), images=len(records))
     average = trainer.average
     checkpointer = ModelCheckpointer(
         model, cfg.OUTPUT_DIR, trainer=trainer, **({} if average is None else {"average": average})
@@ -160,34 +175,44 @@ def train(
             best.update(found.get(cfg.DATASETS.TEST[0], {}), min(trainer.iter + 1, cfg.SOLVER.MAX_ITER))
         return found
 
+    writer = CheckpointWriter(checkpointer, period=cfg.SOLVER.CHECKPOINT_PERIOD, keep=3)
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             SeedEachStep(seed),
-            hooks.LRScheduler(trainer.optimizer, build_lr_scheduler(cfg, trainer.optimizer)),
-            CheckpointWriter(checkpointer, period=cfg.SOLVER.CHECKPOINT_PERIOD, keep=3),
+            hooks.LRScheduler(trainer.optimizer, build_schedule(cfg, trainer.optimizer)),
+            writer,
             ProgressBar(type(model).__name__, ("total_loss",)) if comm.is_main_process() else None,
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, evaluate_and_update_best)
+            StopOnSignal(writer, model.device),
+            Evaluation(cfg.TEST.EVAL_PERIOD, evaluate_and_update_best, cfg.OUTPUT_DIR)
             if cfg.DATASETS.TEST and evaluator_factory
             else None,
-            hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER), period=20)
-            if comm.is_main_process()
-            else None,
+            MetricsWriter(cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, period=20) if comm.is_main_process() else None,
         ]
     )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     start = trainer.iter + 1 if resumed else 0
+    trainer.images_drawn = start * cfg.SOLVER.IMS_PER_BATCH
     if start >= cfg.SOLVER.MAX_ITER:
         logger.info("The last checkpoint is of step %d of %d: trained already.", start, cfg.SOLVER.MAX_ITER)
-        return evaluate() if cfg.DATASETS.TEST and evaluator_factory else {}
-    trainer.images_drawn = start * cfg.SOLVER.IMS_PER_BATCH
-    trainer.data_loader = build_train_loader(cfg, mappers.training(cfg), start=start, seed=seed, records=records)
+    else:
+        trainer.data_loader = build_train_loader(cfg, mappers.training(cfg), start=start, seed=seed, records=records)
+    # Even with nothing left to do this ends in the same files and results.
     trainer.train(start, cfg.SOLVER.MAX_ITER)
+    trainer.monitor.report()
     return results
 
 
-def build_trainer(cfg: CfgNode, model: OpenVocabularyModel, *, seed: int) -> OpenVocabularyTrainer:
-    """Optimizer, arithmetic and average as configured; the data come later."""
+def build_trainer(
+    cfg: CfgNode, model: OpenVocabularyModel, *, seed: int, data: str = "", images: int = 0
+) -> OpenVocabularyTrainer:
+    """Optimizer, arithmetic and average as configured; the batches come later.
+
+    Args:
+        seed: Seed of the run.
+        data: Description of the training data; a state of other data is refused.
+        images: Number of training images, of which a share may be unreadable.
+    """
     autocast, scaler = arithmetic(configured_precision(cfg), model.device, "SOLVER.AMP.PRECISION")
     if choose(Sharding, cfg.SOLVER.SHARDING, "SOLVER.SHARDING").acts:
         shard(model)
@@ -203,9 +228,11 @@ def build_trainer(cfg: CfgNode, model: OpenVocabularyModel, *, seed: int) -> Ope
         clip_norm=configured_clip_norm(cfg),
         seed=seed,
         images_per_step=cfg.SOLVER.IMS_PER_BATCH,
+        data=data,
         scaler=scaler,
         failures=cfg.OUTPUT_DIR,
         autocast=autocast,
+        monitor=UnreadableMonitor(total=images, limit=cfg.DATALOADER.MAX_UNREADABLE),
         average=build_trained_average(cfg, model),
     )
 
@@ -235,11 +262,14 @@ def test(
         finished = frozenset()
         if resumable and hasattr(evaluator, "begin"):
             finished = evaluator.begin(predictions_digest(cfg, module), resume=cfg.TEST.RESUME_PREDICTIONS)
-        loader = build_test_loader(cfg, mappers.test(cfg), name, finished)
+        loader = build_test_loader(cfg, mappers.test(cfg), name, finished, getattr(evaluator, "miss", None))
         bar = tqdm(loader, desc=f"evaluate {name}", unit="batch", disable=not comm.is_main_process(), mininterval=0.5)
         with module.best_labels() if getattr(evaluator, "reads_labels", False) else nullcontext():
             result = inference_on_dataset(model, bar, evaluator)
         if comm.is_main_process() and result:
+            if loader.monitor.reasons:
+                result["images"] = {"unreadable": float(len(loader.monitor.reasons))}
+                loader.monitor.report()
             results[name] = dict(result)
             print_csv_format(result)
     return results

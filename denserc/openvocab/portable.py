@@ -6,7 +6,7 @@ Loading restores the dtype of the model, float32. Metadata: one JSON object unde
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,26 @@ from typing import Any
 import torch
 import yaml
 from detectron2.config import CfgNode
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
-from ..structures import CheckpointError, ConfigurationError, atomic_path, choose
+from ..structures import CheckpointError, ConfigurationError, choose
+from ..structures.metadata import json_mapping, typed_fields
+from ..structures.tensor_files import (
+    FileKind,
+    TensorFile,
+    read_header,
+    read_tensor_file,
+    require_metadata_digest,
+    tensor_file_kind,
+    write_tensor_file,
+)
+from .stored_config import parse_config
 from .vocabulary import OpenVocabularyModel
 
 ENTRY = "denserc_model"
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
 _TEXT = "text_tower."
+_WHAT = "model checkpoint"
 
 
 class StoredPrecision(Enum):
@@ -102,8 +112,7 @@ def save_portable(
         description=description,
     )
     tensors = {key: stored(key, value, precision.dtype) for key, value in model.state_dict().items()}
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata={ENTRY: json.dumps(asdict(metadata))})
+    write_tensor_file(path, tensors, {ENTRY: json.dumps(asdict(metadata))})
 
 
 def stored(key: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -121,62 +130,34 @@ def stored(key: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def is_portable(path: str | Path) -> bool:
     """True for a portable model of any version."""
     try:
-        return ENTRY in _entries(path)
+        return tensor_file_kind(path, _WHAT) is FileKind.SAFETENSORS and ENTRY in read_header(path, _WHAT)
     except CheckpointError:
         return False
 
 
-def read_portable(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors of a portable file, in the stored precision, and its metadata, see `PortableMetadata`.
+def read_portable(path: str | Path) -> tuple[TensorFile, dict[str, Any]]:
+    """The file with its tensors, in the stored precision, and its metadata, see `PortableMetadata`.
 
     Raises:
         CheckpointError: The file is damaged, of a newer format, or another kind of safetensors file.
     """
-    entries = _entries(path)
-    if ENTRY not in entries:
-        what = "denserc.load reads a dense encoder" if "denserc" in entries else "it lacks the metadata of one"
+    file = read_tensor_file(path, _WHAT)
+    if ENTRY not in file.metadata:
+        what = "denserc.load reads a dense encoder" if "denserc" in file.metadata else "it lacks the metadata of one"
         raise CheckpointError(
             f"{path} is a safetensors file, but not a model of DenseRC: {what}. Expected is a file of `denserc export "
             "portable`, or model_final.pth of a training. An encoder goes to MODEL.ENCODER.CHECKPOINT, weights of a "
             "CLIP to MODEL.ENCODER.WEIGHTS."
         )
-    return load_file(path), _checked(entries[ENTRY], path)
-
-
-def _entries(path: str | Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a safetensors file: {error}. Copy or write it anew."
-        ) from error
-
-
-def _checked(text: str, path: str | Path) -> dict[str, Any]:
-    """The metadata as a mapping, all fields with values of the right types."""
-    damaged = f"The metadata of {path} is damaged"
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{damaged}: {error}. Copy or write the file anew.") from error
-    version = values.get("version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    where = f"The entry {ENTRY!r} in the metadata of {path}"
+    values = json_mapping(file.metadata[ENTRY], where)
+    version = values.get("version")
+    if type(version) is not int or version != FORMAT_VERSION:
         raise CheckpointError(f"{path} has format version {version}; this DenseRC reads version {FORMAT_VERSION}.")
-    expected = {field.name: field.type for field in fields(PortableMetadata)}
-    wrong = [key for key, kind in expected.items() if key not in values or not isinstance(values[key], kind)]
-    unknown = sorted(values.keys() - expected.keys())
-    if wrong or unknown:
-        raise CheckpointError(
-            f"{damaged}: missing or of another type are {wrong}, unknown are {unknown}. Copy or write the file anew."
-        )
-    try:
-        config = yaml.safe_load(values["config"])
-    except yaml.YAMLError as error:
-        raise CheckpointError(f"{damaged}: its configuration is not YAML ({error}).") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{damaged}: its configuration is not a mapping.")
-    return values
+    metadata = asdict(typed_fields(PortableMetadata, values, where))
+    parse_config(metadata["config"], path)
+    require_metadata_digest(path, _WHAT)
+    return file, metadata
 
 
 def without_folders(value: Any) -> Any:

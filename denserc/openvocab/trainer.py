@@ -6,7 +6,9 @@ from contextlib import nullcontext
 import torch
 from detectron2.structures import BitMasks
 
+from ..data.images.tolerance import UnreadableMonitor
 from ..engine import StepTrainer
+from ..engine.stream import UNREADABLE
 
 
 class OpenVocabularyTrainer(StepTrainer):
@@ -17,12 +19,22 @@ class OpenVocabularyTrainer(StepTrainer):
 
     Args:
         autocast: Dtype of the trained parts; None: float32.
+        monitor: Counts unreadable images; told of them once per step.
     """
 
-    def __init__(self, *, autocast: torch.dtype | None = None, **options):
+    def __init__(self, *, monitor: UnreadableMonitor, autocast: torch.dtype | None = None, **options):
         advice = "A lower SOLVER.BASE_LR, more SOLVER.WARMUP_ITERS or no SOLVER.AMP may help;"
         super().__init__(advice=advice, **options)
         self.autocast = autocast
+        self.monitor = monitor
+
+    def prepare(self, batches: Sequence[Sequence[dict]]) -> None:
+        """Record unreadable images.
+
+        Raises:
+            DataError: Too many unreadable images.
+        """
+        self.monitor.see(entry for batch in batches for one in batch for entry in one.pop(UNREADABLE, ()))
 
     def losses(self, batch: Sequence[dict]) -> dict[str, torch.Tensor]:
         """Losses of the model's forward."""
@@ -32,6 +44,15 @@ class OpenVocabularyTrainer(StepTrainer):
     def snapshot(self, batch: Sequence[dict]) -> tuple[list[dict], int]:
         """Images as the network got them (uint8), ground truth as tensors, files by name."""
         return [_plain(one) for one in batch], len(batch)
+
+    def state_dict(self) -> dict:
+        """State with the unreadable images; all processes call it."""
+        return {**super().state_dict(), UNREADABLE: dict(self.monitor.reasons)}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Load a state; see StepTrainer."""
+        super().load_state_dict(state)
+        self.monitor.reasons.update(state.get(UNREADABLE, {}))
 
 
 def _plain(one: dict) -> dict:

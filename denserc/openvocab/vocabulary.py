@@ -20,8 +20,9 @@ from torch import nn
 
 from ..data.datasets.registration import dataset_vocabulary
 from ..data.images.reading import to_tensor
-from ..data.vocabulary.prompts import VILD_TEMPLATES, build_prompts, clean_name, template_set
+from ..data.vocabulary.prompts import VILD_TEMPLATES, build_prompts, clean_name, is_background, template_set
 from ..data.vocabulary.text_embeddings import average_templates, embed_names, load_text_embeddings
+from ..data.vocabulary.texts import text_of, warn_of_cut_texts, warn_of_same_texts
 from ..structures import BACKGROUND, ConfigurationError, DataError, PixelStatistics, TextEmbeddings, Vocabulary, choose
 
 logger = logging.getLogger(__name__)
@@ -47,11 +48,18 @@ class Synonyms(Enum):
             raise DataError(f"A class name must hold letters; got {name!r}.")
         return found[:1] if self is Synonyms.FIRST else found
 
-    def repeated(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        """Groups of names with the same phrases, so that the model cannot distinguish them."""
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for name in names:
-            groups.setdefault(tuple(clean_name(phrase) for phrase in self.phrases(name)), []).append(name)
+    def repeated(self, names: Sequence[str], reader: object = None) -> list[tuple[str, ...]]:
+        """Groups of names with the same phrases, so that the model cannot distinguish them.
+
+        Args:
+            names: Class names.
+            reader: Text tower, by whose tokens phrases are compared; None compares by `clean_name`.
+        """
+        phrases = {name: self.phrases(name) for name in names}
+        text = text_of([phrase for several in phrases.values() for phrase in several], reader)
+        groups: dict[tuple, list[str]] = {}
+        for name, several in phrases.items():
+            groups.setdefault(tuple(text[phrase] for phrase in several), []).append(name)
         return [tuple(group) for group in groups.values() if len(group) > 1]
 
     def combine(self, names: Sequence[str], phrases: Sequence[str], vectors: torch.Tensor) -> torch.Tensor:
@@ -346,17 +354,14 @@ class OpenVocabularyModel(nn.Module):
         return weights
 
     def _embed(self, vocabulary: Vocabulary, templates: Sequence[str] | None) -> None:
-        if self.classes.background and BACKGROUND in vocabulary.names:
-            raise ConfigurationError(f"{BACKGROUND!r} is added by the model itself; leave it out of the names.")
+        background = [name for name in vocabulary.names if is_background(name)] if self.classes.background else []
+        if background:
+            raise ConfigurationError(
+                f"{BACKGROUND!r} is added by the model itself; leave {background[0]!r} out of the names, or rename it."
+            )
         names = self.classes.names_of(vocabulary)
         phrases = self._phrases(names)
-        repeated = self.synonyms.repeated(vocabulary.names)
-        if repeated:
-            logger.warning(
-                "%d groups of classes have the same prompt; the first of a group always wins: %s",
-                len(repeated),
-                "; ".join(" = ".join(repr(name) for name in group) for group in repeated),
-            )
+        prompts = self.templates if templates is None else templates
         if self.embeddings_file and templates is None:
             embeddings = load_text_embeddings(self.embeddings_file, phrases)
             embeddings.require_fingerprint(self.text_tower.fingerprint())
@@ -367,9 +372,10 @@ class OpenVocabularyModel(nn.Module):
                     self.embeddings_file,
                 )
         else:
-            embeddings = embed_names(
-                self.text_tower, phrases, self.templates if templates is None else templates, cache_dir=self.cache_dir
-            )
+            embeddings = embed_names(self.text_tower, phrases, prompts, cache_dir=self.cache_dir)
+            warn_of_cut_texts(phrases, prompts, self.text_tower)
+        # After the embedding, because a tokenizer that had to be fetched is known only then.
+        warn_of_same_texts(self.synonyms.repeated(vocabulary.names, self.text_tower))
         vectors = self.synonyms.combine(names, phrases, embeddings.select(phrases))
         self.classes.set(vocabulary, TextEmbeddings(names, vectors, embeddings.fingerprint, embeddings.templates))
         self._pending, self._used_templates = None, templates

@@ -31,12 +31,15 @@ KEYS = (
         [384, 384],
         "(h, w) of the network input, multiples of the patch size; every view is squashed to it.",
         minimum=1,
+        kind=int,
+        lengths=(2,),
     ),
     Key(
         "MODEL.CATSEG.BLOCKS",
         [3, 7],
         "Blocks of the tower whose residual maps guide the decoders, one each; L/14: 7, 15.",
         minimum=0,
+        kind=int,
     ),
     Key(
         "MODEL.CATSEG.DENSE_FEATURES",
@@ -56,8 +59,15 @@ KEYS = (
         "Attention over classes in the aggregator: linear (CAT-Seg) or full.",
         choices=ClassAttentionKind,
     ),
-    Key("MODEL.CATSEG.POOLING_TRAIN", [2, 2], "(h, w) of the pooling before the attention over classes.", minimum=1),
-    Key("MODEL.CATSEG.POOLING_TEST", [1, 1], "The same outside of training.", minimum=1),
+    Key(
+        "MODEL.CATSEG.POOLING_TRAIN",
+        [2, 2],
+        "(h, w) of the pooling before the attention over classes.",
+        minimum=1,
+        kind=int,
+        lengths=(2,),
+    ),
+    Key("MODEL.CATSEG.POOLING_TEST", [1, 1], "The same outside of training.", minimum=1, kind=int, lengths=(2,)),
     Key(
         "MODEL.CATSEG.CLASS_LIMIT",
         256,
@@ -65,9 +75,27 @@ KEYS = (
         "padding. 0: neither. CAT-Seg calls it pad_len and has it in no config.",
         minimum=0,
     ),
-    Key("MODEL.CATSEG.DECODER_DIMS", [64, 32], "Output channels of the decoders, each of which doubles the size."),
-    Key("MODEL.CATSEG.GUIDANCE_DIMS", [256, 128], "Channels of the decoders' guidance after upsampling."),
-    Key("MODEL.CATSEG.PROJECTED_DIMS", [32, 16], "Channels of the decoders' guidance after projection."),
+    Key(
+        "MODEL.CATSEG.DECODER_DIMS",
+        [64, 32],
+        "Output channels of the decoders, each of which doubles the size.",
+        minimum=1,
+        kind=int,
+    ),
+    Key(
+        "MODEL.CATSEG.GUIDANCE_DIMS",
+        [256, 128],
+        "Channels of the decoders' guidance after upsampling.",
+        minimum=1,
+        kind=int,
+    ),
+    Key(
+        "MODEL.CATSEG.PROJECTED_DIMS",
+        [32, 16],
+        "Channels of the decoders' guidance after projection.",
+        minimum=1,
+        kind=int,
+    ),
     Key(
         "MODEL.CATSEG.CHUNK",
         0,
@@ -113,6 +141,8 @@ KEYS = (
         [640, 640],
         "(h, w) that pictures are squashed to, whatever their aspect; []: their own size.",
         minimum=1,
+        kind=int,
+        lengths=(0, 2),
     ),
     Key(
         "MODEL.CATSEG.WHOLE_PICTURE",
@@ -132,7 +162,9 @@ KEYS = (
         'Label T for "none of the classes": none (never), by the prompt "background", or below a threshold.',
         choices=Background,
     ),
-    Key("MODEL.CATSEG.BACKGROUND_THRESHOLD", 0.0, "Probability below which a pixel is background.", minimum=0),
+    Key(
+        "MODEL.CATSEG.BACKGROUND_THRESHOLD", 0.0, "Probability below which a pixel is background.", minimum=0, maximum=1
+    ),
     Key(
         "MODEL.DENSE_SEGMENTER.PROTOCOL",
         "declip",

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ..encoders import load_exactly, to_open_clip_keys
-from ..encoders.key_formats import Renames, renamed_by_first
+from ..encoders.key_formats import DERIVED, Renames, renamed_by_first
 from ..structures import CheckpointError, WeightsMismatchError
 from .modeling.meta_arch import CATSeg
 
@@ -43,7 +43,7 @@ _RULES: Renames = (
 )
 _UPSAMPLING = re.compile(r"^upsample([12])\.(weight|bias)$")
 # Computed from the architecture, or never read by CAT-Seg's forward.
-_DROPPED = re.compile(r"\.attn_mask$|\.rope\.freqs_(cos|sin)$|^sem_seg_head\.predictor\.clip_model\.logit_scale$")
+_DROPPED = re.compile(rf"{DERIVED.pattern}|^sem_seg_head\.predictor\.clip_model\.logit_scale$")
 _APART = re.compile(r"^(.*\.attn)\.q_proj_weight$")
 
 

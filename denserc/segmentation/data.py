@@ -53,18 +53,29 @@ def training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """Resizing, crop, colors and flip, in CAT-Seg's order, configured by INPUT.
 
     Raises:
-        ConfigurationError: INPUT.RANDOM_FLIP is unknown.
+        ConfigurationError: INPUT.RANDOM_FLIP is unknown, INPUT.MIN_SIZE_TRAIN is empty, or INPUT.CROP.SIZE is not of
+            INPUT.CROP.TYPE.
     """
     settings = cfg.INPUT
+    if not settings.MIN_SIZE_TRAIN:
+        raise ConfigurationError("INPUT.MIN_SIZE_TRAIN is empty; expected is at least one length of the shorter side.")
+    crop = settings.CROP.SIZE
+    whole = settings.CROP.TYPE.startswith("absolute")
+    if settings.CROP.ENABLED and any(side != int(side) if whole else side > 1 for side in crop):
+        raise ConfigurationError(
+            f"INPUT.CROP.SIZE is {crop} and INPUT.CROP.TYPE {settings.CROP.TYPE!r}; expected are "
+            f"{'whole numbers of pixels' if whole else 'shares of the picture, at most 1'}."
+        )
+    crop = [int(side) for side in crop] if whole else crop
     augmentations: list[T.Augmentation] = [
         T.ResizeShortestEdge(settings.MIN_SIZE_TRAIN, settings.MAX_SIZE_TRAIN, settings.MIN_SIZE_TRAIN_SAMPLING)
     ]
     if settings.CROP.ENABLED:
         area = settings.CROP.SINGLE_CATEGORY_MAX_AREA
         augmentations.append(
-            T.RandomCrop_CategoryAreaConstraint(settings.CROP.TYPE, settings.CROP.SIZE, area, IGNORED)
+            T.RandomCrop_CategoryAreaConstraint(settings.CROP.TYPE, crop, area, IGNORED)
             if area < 1
-            else T.RandomCrop(settings.CROP.TYPE, settings.CROP.SIZE)
+            else T.RandomCrop(settings.CROP.TYPE, crop)
         )
     if settings.COLOR_AUG_SSD:
         augmentations.append(ColorJitter())

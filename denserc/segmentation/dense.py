@@ -23,6 +23,7 @@ from ..construction import DenseEncoder
 from ..openvocab import engine
 from ..openvocab.checkpoint import build_towers
 from ..openvocab.engine import EvaluatorFactory, Mappers
+from ..openvocab.inputs import require_images
 from ..openvocab.vocabulary import OpenVocabularyModel, Synonyms
 from ..structures import BACKGROUND, ConfigurationError, Vocabulary
 from .data import SemanticMapper
@@ -235,8 +236,8 @@ class DenseSegmenter(OpenVocabularyModel):
         """Label the pixels of pictures.
 
         Args:
-            batched_inputs: One dict per picture: "image" (3, ., .) uint8 RGB as in the file, and optionally "height"
-                and "width" of the result, by default the picture's.
+            batched_inputs: One dict per picture: "image" (3, ., .) RGB in 0..255 as in the file, and optionally
+                "height" and "width" of the result, by default the picture's.
 
         Returns:
             [{"sem_seg": (height, width) int64 labels, C for background, "scores": (height, width) cosine of the best
@@ -244,9 +245,11 @@ class DenseSegmenter(OpenVocabularyModel):
 
         Raises:
             ConfigurationError: In training mode, as there is nothing to train.
+            DataError: An "image" of another form, type or range.
         """
         if self.training:
             raise ConfigurationError("DenseSegmenter has nothing to train: evaluate it (--eval-only).")
+        require_images(batched_inputs)
         self.require_vocabulary()
         return [self._segment(one) for one in batched_inputs]
 

@@ -1,5 +1,6 @@
 """Small data types through which the packages meet. Imports nothing else of DenseRC."""
 
+from .atomic import atomic_path, write_errors
 from .config_keys import Key, add_keys, coerce, flatten
 from .errors import (
     CheckpointError,
@@ -7,13 +8,16 @@ from .errors import (
     DataError,
     DenseRCError,
     FingerprintMismatchError,
+    TrainingStopped,
+    UnreadableImageError,
     WeightsMismatchError,
+    WriteError,
     choose,
     exit_with,
 )
-from .files import atomic_path, cached_result, weights_digest, write_atomically
+from .files import cached_result, weights_digest, write_atomically
 from .pixels import CLIP_PIXELS, IMAGENET_PIXELS, SIGLIP_PIXELS, PixelStatistics
-from .vocabulary import BACKGROUND, TextEmbeddings, Vocabulary
+from .vocabulary import BACKGROUND, TextEmbeddings, Vocabulary, class_names
 
 __all__ = [
     "BACKGROUND",
@@ -28,15 +32,20 @@ __all__ = [
     "Key",
     "PixelStatistics",
     "TextEmbeddings",
+    "TrainingStopped",
+    "UnreadableImageError",
     "Vocabulary",
     "WeightsMismatchError",
+    "WriteError",
     "add_keys",
     "atomic_path",
     "cached_result",
     "choose",
+    "class_names",
     "coerce",
     "exit_with",
     "flatten",
     "weights_digest",
     "write_atomically",
+    "write_errors",
 ]

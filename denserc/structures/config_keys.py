@@ -23,7 +23,9 @@ class Key:
         choices: Legal values of a string; an Enum whose values are legal, or a sequence.
         minimum, maximum: Inclusive range of a number, or of each number of a list.
         above, below: The same, exclusive.
-        kind: Type of a key whose default is None; None is then legal too.
+        kind: Type of a key whose default is None, and None is then legal too; of a list, the type of each element.
+        lengths: Legal lengths of a list; () for any.
+        rising: True for a list whose numbers do not fall.
     """
 
     name: str
@@ -35,22 +37,30 @@ class Key:
     above: float | None = None
     below: float | None = None
     kind: type | None = None
+    lengths: tuple[int, ...] = ()
+    rising: bool = False
 
     def legal(self) -> str:
         """Legal values in words; "" where every value of the type is legal."""
         if self.choices is not None:
-            return ", ".join(repr(value) for value in self._values())
+            words = ", ".join(repr(value) for value in self._values())
+            return f"{' or '.join(map(str, self.lengths))} of {words}" if self.lengths else words
+        form = f"{' or '.join(map(str, self.lengths))} values" if self.lengths else ""
+        form += ", the first the smallest" if self.rising else ""
         low = "" if self.minimum is None else f"at least {self.minimum:g}"
         low = low if self.above is None else f"above {self.above:g}"
         high = "" if self.maximum is None else f"at most {self.maximum:g}"
         high = high if self.below is None else f"below {self.below:g}"
-        return " and ".join(part for part in (low, high) if part)
+        each = " and ".join(part for part in (low, high) if part)
+        return ", each ".join(part for part in (form, each) if part)
 
     def allows(self, value: Any) -> bool:
         """Check that a value of the right type is among the choices and within the range."""
         if value is None or isinstance(value, bool):
             return True
         if isinstance(value, (list, tuple)):
+            if (self.lengths and len(value) not in self.lengths) or (self.rising and list(value) != sorted(value)):
+                return False
             return all(self.allows(one) for one in value)
         if isinstance(value, str):
             return self.choices is None or value in self._values()
@@ -98,7 +108,7 @@ def coerce(value: Any, default: Any, kind: type | None = None) -> Any:
     Args:
         value: Value from YAML or the command line.
         default: A value of the type.
-        kind: The type where the default is None.
+        kind: The type where the default is None; of a list, the type of each element.
 
     Raises:
         ConfigurationError: The value is of another type, or not finite. The message names what was expected.
@@ -110,7 +120,12 @@ def coerce(value: Any, default: Any, kind: type | None = None) -> Any:
     if isinstance(default, (list, tuple)):
         if not isinstance(value, (list, tuple)):
             raise ConfigurationError(f"a list, such as {list(default)!r}")
-        if default and all(type(one) in (int, float) for one in default):
+        if kind is not None:
+            try:
+                value = [coerce(one, kind()) for one in value]
+            except ConfigurationError as error:
+                raise ConfigurationError(f"a list, each element {error}") from None
+        elif default and all(type(one) in (int, float) for one in default):
             value = [_number(one) for one in value]
         elif default:
             value = [coerce(one, default[0]) for one in value]
@@ -122,6 +137,7 @@ def coerce(value: Any, default: Any, kind: type | None = None) -> Any:
             raise ConfigurationError(_TYPES.get(type(default), type(default).__name__))
         return value
     if isinstance(default, float) and isinstance(value, int):
+        _require_finite([value])
         return float(value)
     if type(value) is not type(default):
         raise ConfigurationError(_TYPES.get(type(default), type(default).__name__))
@@ -129,6 +145,7 @@ def coerce(value: Any, default: Any, kind: type | None = None) -> Any:
     return value
 
 
+_LARGEST = 2**31 - 1  # C code and NumPy's seeds take no larger one
 _TYPES = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -143,5 +160,7 @@ def _require_finite(values: Iterable) -> None:
     for value in values:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigurationError("a finite number")
+        if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+            raise ConfigurationError(f"a number within -{_LARGEST}..{_LARGEST}")
         if isinstance(value, (list, tuple)):
             _require_finite(value)

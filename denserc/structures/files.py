@@ -1,17 +1,11 @@
-"""JSON and checkpoint files: the one atomic writer, results cached on disk, and digests of weights.
+"""JSON and checkpoint files, results cached on disk, and digests of weights."""
 
-Every file of DenseRC is written through `atomic_path`, so that no reader finds half of one. A process that is killed
-while writing leaves a hidden file, which `partial_files` finds.
-"""
-
-import contextlib
 import hashlib
 import json
+import logging
 import math
-import os
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from .atomic import atomic_path
 from .errors import DataError
 from .records import read_json
 
-
-@contextlib.contextmanager
-def atomic_path(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which replaces `path` when the block ends and is removed when it fails.
-
-    It has the suffix of `path` and a unique name, so that several threads, processes and machines may write the same
-    file: the last one wins. The file gets the permissions of any new file (0o666 without the umask).
-
-    Args:
-        path: Final path; its folder is created if absent.
-        durable: Flush the file to disk before it replaces `path`, so that it is whole after a power failure too.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial{path.suffix}")
-    partial.touch()
-    mode = partial.stat().st_mode
-    try:
-        yield partial
-        partial.chmod(mode)  # safetensors writes files that only their owner may read
-        if durable:
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def partial_files(folder: str | Path, prefix: str = "") -> list[Path]:
-    """Find what processes that were killed left of files whose names begin with `prefix`."""
-    return sorted(Path(folder).glob(f".{prefix}*.partial*"))
+logger = logging.getLogger(__name__)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -71,11 +36,25 @@ def write_json(path: str | Path, content: Any, *, indent: int | None = None) -> 
 
 
 def write_atomically(path: str | Path, content: dict) -> Path:
-    """Write a file of torch.save atomically; returns its path."""
+    """Write a file of torch.save atomically; returns its path.
+
+    Raises:
+        WriteError: The file cannot be written; `path` is what it was before.
+    """
     path = Path(path)
-    with atomic_path(path) as partial, partial.open("wb") as file:
+    with atomic_path(path, size=_tensor_bytes(content)) as partial, partial.open("wb") as file:
         torch.save(content, file)
     return path
+
+
+def _tensor_bytes(content: Any) -> int:
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        content = content.values()
+    elif not isinstance(content, list | tuple):
+        return 0
+    return sum(_tensor_bytes(one) for one in content)
 
 
 def finite_or_null(content: Any) -> Any:
@@ -107,15 +86,34 @@ def cached_result(file: str | Path, settings: str, compute: Callable[[], dict]) 
     """
     file = Path(file)
     key = hashlib.sha256(settings.encode()).hexdigest()
-    if file.is_file():
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found.get("key") == key:
-            return found["result"]
+    found = _cached(file) if file.is_file() else {}
+    if found.get("key") == key:
+        return found["result"]
     start = time.monotonic()
     result = compute()
     result = {**result, "seconds": round(time.monotonic() - start, 1)}
-    write_text(file, json.dumps({"key": key, "result": result}, indent=2) + "\n")
+    write_text(file, json.dumps({"key": key, "digest": _digest_of(result), "result": result}, indent=2) + "\n")
     return result
+
+
+def _cached(file: Path) -> dict:
+    """The content of a result's file; empty, with a warning, if it is damaged. Files of version 0.2 have no digest."""
+    try:
+        found = read_json(file, "cached result")
+    except DataError as error:
+        why = str(error)
+    else:
+        whole = isinstance(found, dict) and isinstance(found.get("result"), dict)
+        if whole and found.get("digest", _digest_of(found["result"])) == _digest_of(found["result"]):
+            return found
+        why = f"{file} is damaged."
+    logger.warning("The result is computed again, because the cache is not believed: %s", why)
+    return {}
+
+
+def _digest_of(result: dict) -> str:
+    """SHA-256 (hex) of plain JSON values."""
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
 
 
 def read_annotation_file(path: str | Path, keys: tuple[str, ...] = ("images", "annotations", "categories")) -> dict:

@@ -1,5 +1,6 @@
 """Pixel statistics: the normalization of an encoder's RGB input."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,8 @@ class PixelStatistics:
     def __post_init__(self):
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        finite = all(map(math.isfinite, self.mean + self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise ConfigurationError(
                 f"Pixel statistics need three means and three positive deviations (RGB, pixels in 0..1); "
                 f"got mean={self.mean}, std={self.std}."

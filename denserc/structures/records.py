@@ -6,17 +6,21 @@ Every text file that a user hands in is read here: UTF-8 with or without a byte 
 import gzip
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .errors import DataError
 
 MAX_ID = 2**53
 """Ids below it are exact in JSON, in float64 and in int64."""
 _GZIP = b"\x1f\x8b"
+_DIGITS = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _REQUIRED = object()
 
 
@@ -154,6 +158,23 @@ def is_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an int beyond float64
         return False
+
+
+def whole_id(value: Any) -> int | None:
+    """An id of any file as a number: a whole number, or text of digits ("000123" is 123), below 2**53 in size.
+
+    Returns:
+        The number; None for anything else, such as other text, true, 1.5 or null.
+    """
+    if isinstance(value, str):
+        if not _DIGITS.fullmatch(value):
+            return None
+        value = int(value)
+    elif isinstance(value, np.integer):
+        value = int(value)
+    elif not is_number(value) or value != math.floor(value):
+        return None
+    return int(value) if abs(value) < MAX_ID else None
 
 
 def read_text(path: str | Path, what: str, *, advice: str = "Correct its path.") -> str:

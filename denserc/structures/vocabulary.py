@@ -1,11 +1,50 @@
 """Vocabularies and their text embeddings: the class names that a model distinguishes, some of them novel."""
 
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from .errors import DataError, FingerprintMismatchError
+from .records import short
+
+
+def class_names(names: Iterable[str], what: str = "Class names", *, ordered: bool = True) -> tuple[str, ...]:
+    """Class names as a tuple.
+
+    Args:
+        names: List of names. A text is refused: its letters would become classes.
+        what: Name of the list, for messages.
+        ordered: False to take a set too, whose order is another in every process.
+
+    Raises:
+        DataError: Something else than a list of names; or a name that is blank or has an illegal character.
+    """
+    if isinstance(names, str | bytes):
+        raise DataError(f"{what} are {short(names)}, one text; expected is a list of names, such as [{short(names)}].")
+    if not isinstance(names, Iterable) or (ordered and isinstance(names, Set)):
+        raise DataError(f"{what} are {short(names)}; expected is a list of names, such as ['cat', 'dog'].")
+    names = tuple(names)
+    for index, name in enumerate(names, start=1):
+        _check_name(name, what if len(names) == 1 else f"{what}, number {index}")
+    return names
+
+
+def _check_name(name: Any, where: str) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"{where}: expected is a non-empty text; got {short(name)}. Names are texts such as 'red cup'.")
+    if name.isprintable():
+        return
+    for letter in name:
+        # Format characters, such as joiners, belong to some scripts; the byte order mark to none.
+        no_text = unicodedata.category(letter) in ("Cc", "Cs") and not letter.isspace()
+        if no_text or letter == "\ufeff":
+            raise DataError(
+                f"{where}: {short(name)} has the character U+{ord(letter):04X}, which is no text. Remove it, and save "
+                "the file of the names as UTF-8."
+            )
 
 
 @dataclass(frozen=True)
@@ -25,7 +64,7 @@ class TextEmbeddings:
     templates: tuple[str, ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "names", class_names(self.names, "Names of text embeddings"))
         object.__setattr__(self, "templates", tuple(self.templates))
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.names):
             raise DataError(
@@ -66,14 +105,12 @@ class Vocabulary:
     novel: frozenset[str] = field(default_factory=frozenset)
 
     def __init__(self, names: Sequence[str], novel: Iterable[str] = ()):
-        object.__setattr__(self, "names", tuple(names))
-        object.__setattr__(self, "novel", frozenset(novel))
+        object.__setattr__(self, "names", class_names(names))
+        object.__setattr__(self, "novel", frozenset(class_names(novel, "Novel classes", ordered=False)))
         if not self.names:
             raise DataError("A vocabulary needs at least one class name; got none.")
         seen, twice = set(), []
         for name in self.names:
-            if not isinstance(name, str) or not name.strip():
-                raise DataError(f"Class names must be non-empty strings; got {name!r}.")
             if name in seen:
                 twice.append(name)
             seen.add(name)

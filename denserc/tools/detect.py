@@ -4,13 +4,15 @@ Files: pictures/ (boxes drawn), detections.json (COCO's results format), images.
 which the ids in detections.json belong) and detections.csv. Boxes are in pixels of the upright photograph.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 COLUMNS = ("file", "name", "score", "x1", "y1", "x2", "y2")
 
 
-def detect(predictor, files: dict[Path, str], output: Path, *, pictures: bool = True) -> tuple[int, list[str]]:
+def detect(
+    predictor, files: dict[Path, str], output: Path, *, pictures: bool = True, max_pixels: int | None = None
+) -> tuple[int, list[str]]:
     """Detect in files and write the results.
 
     Args:
@@ -18,6 +20,7 @@ def detect(predictor, files: dict[Path, str], output: Path, *, pictures: bool = 
         files: File -> its name in the results (`image_files`).
         output: Folder to write to.
         pictures: True to draw pictures.
+        max_pixels: Most pixels of a picture that is read; None for the default of `read_rgb`.
 
     Returns:
         The number of detections, and an error message per image that could not be read.
@@ -29,12 +32,16 @@ def detect(predictor, files: dict[Path, str], output: Path, *, pictures: bool = 
     from detectron2.evaluation.coco_evaluation import instances_to_coco_json
     from tqdm import tqdm
 
-    from ..structures import DataError, atomic_path
+    from ..data.images.opening import MAX_PIXELS
+    from ..structures import atomic_path
+    from .reading import read_each
 
     images, results, rows, unreadable = [], [], [], []
     with tqdm(total=len(files), desc="detect", unit="image", disable=None) as bar:
-        for batch in _batches(files, predictor.batch_size, unreadable, bar):
-            for (name, pixels), found in zip(batch, predictor([pixels for _, pixels in batch]), strict=True):
+        watched = _counted(files.items(), bar)
+        pairs = read_each(watched, unreadable, path=lambda item: item[0], max_pixels=max_pixels or MAX_PIXELS)
+        for batch in _batches(pairs, predictor.batch_size):
+            for ((_, name), pixels), found in zip(batch, predictor([pixels for _, pixels in batch]), strict=True):
                 require_detections(found, predictor)
                 height, width = pixels.shape[:2]
                 images.append({"id": len(images) + 1, "file_name": name, "height": height, "width": width})
@@ -49,8 +56,6 @@ def detect(predictor, files: dict[Path, str], output: Path, *, pictures: bool = 
                 if pictures:
                     with atomic_path(output / "pictures" / f"{name}.jpg") as partial:
                         predictor.draw(pixels, found).save(partial, quality=92)
-    if not images:
-        raise DataError("None of the images can be read:\n" + "\n".join(unreadable))
     _write(output, predictor.names, images, results, rows)
     return len(results), unreadable
 
@@ -92,7 +97,6 @@ def image_files(given: Sequence[str]) -> dict[Path, str]:
         if path.is_dir():
             paths = [Path(file) for file, _ in folder_list(path)]
             named = {file: file.relative_to(path) for file in paths}
-            named = {file: name for file, name in named.items() if not any(p.startswith(".") for p in name.parts)}
         elif path.exists():
             named = {path: Path(path.name)}
         else:
@@ -114,39 +118,19 @@ def _unused(name: str, taken: set[str]) -> str:
     return candidate.as_posix()
 
 
-def read_names(file: Path) -> list[str]:
-    """The lines of a text file, without blank ones.
-
-    Raises:
-        DataError: The file cannot be read or has no name.
-    """
-    from ..structures import DataError
-
-    try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as a text file with one class per line ({error}).") from error
-    if not names:
-        raise DataError(f"{file} has no class names; expected is one per line.")
-    return names
-
-
-def _batches(files: dict[Path, str], size: int, unreadable: list[str], bar) -> Iterator[list[tuple]]:
-    """Readable images as (name, pixels), `size` at a time; messages about the others go to `unreadable`."""
-    from ..data.images.reading import read_rgb
-    from ..structures import DataError
-
-    batch = []
-    for file, name in files.items():
-        try:
-            batch.append((name, read_rgb(file)))
-        except DataError as error:
-            unreadable.append(str(error))
+def _counted(items: Iterable, bar) -> Iterator:
+    """The items, each counted by the bar when the next is asked for."""
+    for item in items:
+        yield item
         bar.update()
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+
+
+def _batches(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of up to `size` items."""
+    from itertools import islice
+
+    items = iter(items)
+    while batch := list(islice(items, size)):
         yield batch
 
 

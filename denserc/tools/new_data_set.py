@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from ..data.datasets.entries import read_annotations
+from ..data.datasets.image_lists import image_path
 from ..data.datasets.semantic import LABEL_SUFFIXES, files_by_stem
 from ..data.datasets.semantic_files import LabelJob, instance_jobs, panoptic_jobs, write_label_files
 from ..data.datasets.splits import count, drawn_ids, split_by_images
@@ -14,6 +16,7 @@ from ..data.images.labels import read_labels
 from ..data.vocabulary.names import categories_by_name, category_ids
 from ..structures import ConfigurationError, DataError, Vocabulary
 from ..structures.files import read_annotation_file, write_json, write_text
+from ..structures.records import short
 
 
 def new_data_set(
@@ -38,11 +41,19 @@ def new_data_set(
         seed: Seed of the draw.
 
     Raises:
-        DataError: A file that cannot be used, a novel name that it lacks, too few images.
+        DataError: A file that cannot be used, a novel name that it lacks, too few images, or none in their folder.
     """
-    output, content = Path(output), read_annotation_file(annotations)
+    _require_folder(images)
+    output, content = Path(output), read_annotations(annotations, images)
+    paths = [image_path(image, Path(images)) for image in content["images"]]
+    if not any(map(os.path.isfile, paths)):
+        first = f", such as {paths[0]}" if paths else ""
+        raise DataError(
+            f"{annotations}: none of its {len(paths)} images is in {images}{first}. Give the folder that its file "
+            "names start from."
+        )
     names = [c["name"].strip() for c in sorted(categories_by_name(content["categories"]).values(), key=_by_id)]
-    unseen = set(category_ids(content["categories"], novel).values())
+    unseen = set(category_ids(content["categories"], novel, where=annotations).values())
     kept_apart = [c["name"].strip() for c in sorted(content["categories"], key=_by_id) if c["id"] in unseen]
     description = {"name": name, "base": [n for n in names if n not in kept_apart], "novel": kept_apart}
     for split, part in zip(("train", "val"), split_by_images(content, val_share, seed=seed), strict=True):
@@ -101,13 +112,18 @@ def new_semantic_set(
         raise ConfigurationError(
             "--labels needs --classes, --panoptic needs --masks, --background belongs to --instances; and no other way."
         )
+    _require_folder(images)
     output = Path(output)
     if labels:
         jobs, names = _label_jobs(labels, output), tuple(classes)
         ignore = _ignore_label(ignore, len(names))
     else:
         source = Path(panoptic or instances)
-        ignore = _ignore_label(ignore, len(read_annotation_file(source)["categories"]) + background)
+        categories = read_annotation_file(source)["categories"]
+        if not isinstance(categories, list):
+            text = f"{source}: 'categories' is {short(categories)}; expected is a list"
+            raise DataError(f"{text}. Export the file again.")
+        ignore = _ignore_label(ignore, len(categories) + background)
         if panoptic:
             jobs, names = panoptic_jobs(source, Path(masks), Path(images), output, ignore)
         else:
@@ -134,6 +150,11 @@ def new_semantic_set(
     path = output / f"{name}.yaml"
     write_text(path, yaml.safe_dump(description, sort_keys=False, allow_unicode=True, width=120))
     return path
+
+
+def _require_folder(images: str | Path) -> None:
+    if not os.path.isdir(images):
+        raise DataError(f"The image folder {images} does not exist. Give the folder that the file names start from.")
 
 
 def _label_jobs(labels: str | Path, output: Path) -> list[LabelJob]:

@@ -11,10 +11,10 @@ from pycocotools import mask as mask_util
 from ..data import register_from_yaml
 from ..data.datasets.annotations import load_annotations
 from ..data.datasets.builtin import register_all
+from ..data.datasets.entries import read_annotations
 from ..data.datasets.image_lists import Spread
 from ..launch import data_root
 from ..structures import ConfigurationError, DataError, Vocabulary
-from ..structures.files import read_annotation_file
 
 
 def registered_names(targets: Sequence[str]) -> list[str]:
@@ -64,7 +64,7 @@ def entries_with_regions(data_set: str, images: str, annotations: str, number: i
     if bool(images) != bool(annotations):
         raise ConfigurationError("--images and --annotations belong together: a folder, and a COCO file for it.")
     if images:
-        categories = read_annotation_file(annotations)["categories"]
+        categories = read_annotations(annotations, images)["categories"]
         names = Vocabulary([c["name"] for c in sorted(categories, key=lambda c: c["id"])])
         entries = load_annotations(annotations, images, names).records
     else:

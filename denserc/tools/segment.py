@@ -57,7 +57,8 @@ def segment(
     *,
     page: int = 12,
     settings: Mapping[str, str] | None = None,
-) -> None:
+    max_pixels: int | None = None,
+) -> list[str]:
     """Segment all pictures with each model and write what the module names.
 
     Args:
@@ -65,41 +66,51 @@ def segment(
         output: Folder to write to.
         page: Pictures on the page, at most.
         settings: Title -> description of the model, for the page.
+        max_pixels: Most pixels of a picture that is read; None for the default of `read_rgb`.
+
+    Returns:
+        An error message per picture that could not be read and was left out.
 
     Raises:
         ConfigurationError: A model that detects boxes.
-        DataError: A picture or a label file cannot be read, or they have different sizes.
+        DataError: No picture can be read, a label file cannot, or they have different sizes.
     """
     import json
 
     import numpy as np
 
     from ..data.images.labels import write_labels
-    from ..data.images.reading import read_rgb
+    from ..data.images.opening import MAX_PIXELS
     from ..structures.files import write_text
     from ..visualization import save_picture
     from ..visualization.segmentation import class_colors, draw_labels
+    from .reading import read_each
 
     output, names = Path(output), list(subjects.names)
     colors, dtype = class_colors(len(names)), np.uint8 if len(names) < 256 else np.uint16
     write_text(output / "classes.json", json.dumps(names, ensure_ascii=False) + "\n")
-    shown = list(subjects.pictures[:page])
-    columns: dict[str, list] = {}
-    if shown and all(one.labels for one in shown):
-        columns["ground truth"] = [_ground_truth(one, subjects.ignore_label) for one in shown]
-    rows = []
-    for title, predictor in predictors.items():
-        columns[title] = []
-        for number, one in enumerate(subjects.pictures):
-            pixels = read_rgb(one.file)
-            found = _labels(predictor, pixels, subjects)
-            write_labels(output / "labels" / title / f"{one.stem}.png", found.astype(dtype))
-            save_picture(output / "overlays" / title / f"{one.stem}.png", draw_labels(pixels, found, colors))
-            rows += _areas(one.file, title, found, names)
-            if number < len(shown):
-                columns[title].append(found)
-    _write_areas(output / "areas.csv", rows)
-    _write_page(output, subjects, shown, columns, dict(settings or {}))
+    shown: list[tuple[Subject, Any]] = []
+    truth, unreadable = [], []
+    found: dict[str, list] = {title: [] for title in predictors}
+    rows: dict[str, list[tuple]] = {title: [] for title in predictors}
+    each = read_each(subjects.pictures, unreadable, path=lambda one: one.file, max_pixels=max_pixels or MAX_PIXELS)
+    for one, pixels in each:
+        on_page = len(shown) < page
+        if on_page:
+            shown.append((one, pixels))
+            if one.labels:
+                truth.append(_ground_truth(one, subjects.ignore_label))
+        for title, predictor in predictors.items():
+            labels = _labels(predictor, pixels, subjects)
+            write_labels(output / "labels" / title / f"{one.stem}.png", labels.astype(dtype))
+            save_picture(output / "overlays" / title / f"{one.stem}.png", draw_labels(pixels, labels, colors))
+            rows[title] += _areas(one.file, title, labels, names)
+            if on_page:
+                found[title].append(labels)
+    _write_areas(output / "areas.csv", [row for own in rows.values() for row in own])
+    columns = {"ground truth": truth} if len(truth) == len(shown) else {}
+    _write_page(output, subjects, shown, columns | found, dict(settings or {}))
+    return unreadable
 
 
 def _labels(predictor: Any, pixels: Any, subjects: Subjects) -> Any:
@@ -155,18 +166,21 @@ def _write_areas(path: Path, rows: list[tuple]) -> None:
 
 
 def _write_page(
-    output: Path, subjects: Subjects, shown: Sequence[Subject], columns: dict[str, list], settings: dict[str, str]
+    output: Path,
+    subjects: Subjects,
+    shown: Sequence[tuple[Subject, Any]],
+    columns: dict[str, list],
+    settings: dict[str, str],
 ) -> None:
-    from ..data.images.reading import read_rgb
     from ..visualization import Picture, Section, Settings, save_picture, write_report
     from ..visualization.segmentation import segmentation_page
 
     names, novel = subjects.names, subjects.novel
-    pictures = [read_rgb(one.file) for one in shown]
+    pictures = [picture for _, picture in shown]
     save_picture(output / "segmentation.png", segmentation_page(pictures, columns, names, novel=novel))
     rows = [
         Picture(segmentation_page([picture], {t: [c[i]] for t, c in columns.items()}, names, novel=novel), one.stem)
-        for i, (picture, one) in enumerate(zip(pictures, shown, strict=True))
+        for i, (one, picture) in enumerate(shown)
     ]
     settings["classes"] = f"{len(names)}, {len(novel)} of them novel"
     sections = [Section("Settings", [Settings(settings)]), Section("Pictures", rows)]

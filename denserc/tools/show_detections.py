@@ -98,7 +98,8 @@ def show(
     overlap: float,
     largest: int,
     masks: bool,
-) -> None:
+    max_pixels: int | None = None,
+) -> list[str]:
     """Detect, draw and write the page; the detectors are set to the vocabulary.
 
     Args:
@@ -110,20 +111,30 @@ def show(
         overlap: IoU from which only the better of two boxes is drawn, see `detected_objects`.
         largest: Longest side of a picture on the page, in pixels.
         masks: True to tint masks, where the detector or the annotations have them.
+        max_pixels: Most pixels of a picture that is read; None for the default of `read_rgb`.
+
+    Returns:
+        An error message per picture that could not be read and is not on the page.
+
+    Raises:
+        DataError: No picture can be read.
     """
     import numpy as np
     from PIL import Image
 
-    from ..data.images.reading import read_rgb
+    from ..data.images.opening import MAX_PIXELS
     from ..visualization import Picture, Section, Settings, detected_objects, detection_page, save_picture, write_report
     from .detect import require_detections
+    from .reading import read_each
 
     for detector in detectors.values():
         detector.set_vocabulary(vocabulary.names, novel=vocabulary.novel)
-    drawn, truths, found = [], [], {title: [] for title in detectors}
+    readable, drawn, truths, found = [], [], [], {title: [] for title in detectors}
+    unreadable: list[str] = []
     known = all(shown.annotations is not None for shown in pictures)
-    for shown in pictures:
-        pixels = read_rgb(shown.file)
+    each = read_each(pictures, unreadable, path=lambda shown: shown.file, max_pixels=max_pixels or MAX_PIXELS)
+    for shown, pixels in each:
+        readable.append(shown)
         h, w = drawn_size(pixels.shape[:2], largest)
         drawn.append(np.array(Image.fromarray(pixels).resize((w, h), Image.Resampling.BICUBIC)))
         if known:
@@ -142,7 +153,7 @@ def show(
             detection_page([drawn[i]], [truths[i]] if known else None, {t: [o[i]] for t, o in found.items()}),
             f"{Path(shown.file).name}: " + "; ".join(f"{t}: {_in_words(o[i])}" for t, o in found.items()),
         )
-        for i, shown in enumerate(pictures)
+        for i, shown in enumerate(readable)
     ]
     settings = {
         "classes": f"{len(vocabulary)}, {len(vocabulary.novel)} of them novel",
@@ -152,6 +163,7 @@ def show(
     lead = "Novel classes are red, base classes blue."
     sections = [Section("Settings", [Settings(settings)]), Section("Detections", rows)]
     write_report(output / "detections.html", sections, title="Detections", lead=lead)
+    return unreadable
 
 
 def _in_words(objects: DrawnObjects) -> str:

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from ..detection import engine as detection
 from ..distillation import engine as distillation
-from ..evaluation import detection_evaluators, evaluate_dense_model
+from ..evaluation import check_region_sets, detection_evaluators, evaluate_dense_model
 from ..launch import setup
 from ..llava import engine as llava
 from ..segmentation import engine as segmentation
@@ -21,6 +21,7 @@ def distill(args: Namespace) -> dict[str, dict[str, float]]:
         {task: {metric: score}}; empty without DATASETS.TEST.
     """
     cfg = setup(args)
+    check_region_sets(cfg)
     evaluator = evaluate_dense_model if cfg.DATASETS.TEST else None
     results = distillation.run(cfg, resume=args.resume, eval_only=args.eval_only, evaluator_factory=evaluator)
     for task, metrics in results.items():

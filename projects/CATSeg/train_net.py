@@ -9,7 +9,7 @@ Data sets are below DETECTRON2_DATASETS, by default ./datasets. The vocabulary i
 """
 
 from denserc.evaluation import detection_evaluators
-from denserc.launch import launch_command, setup
+from denserc.launch import launch_script, setup
 from denserc.segmentation.engine import run
 
 
@@ -20,4 +20,4 @@ def main(args) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    launch_command(main)
+    launch_script(main)

@@ -7,7 +7,7 @@ Data sets are below DETECTRON2_DATASETS, by default ./datasets. With --eval-only
 MODEL.ENCODER.CHECKPOINT, of the plain CLIP where that is empty, or of OUTPUT_DIR's product with --resume.
 """
 
-from denserc.launch import launch_command
+from denserc.launch import launch_script
 from denserc.tools.train import distill
 
 
@@ -17,4 +17,4 @@ def main(args) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    launch_command(main)
+    launch_script(main)

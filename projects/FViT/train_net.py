@@ -15,7 +15,7 @@ vocabulary is each test set's own.
 
 from denserc.detection.engine import run
 from denserc.evaluation import detection_evaluators
-from denserc.launch import launch_command, setup
+from denserc.launch import launch_script, setup
 
 
 def main(args) -> dict[str, dict]:
@@ -25,4 +25,4 @@ def main(args) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    launch_command(main)
+    launch_script(main)

@@ -9,7 +9,7 @@
 Several processes are started by torchrun or accelerate; see docs/LLAVA.md for FSDP and DeepSpeed.
 """
 
-from denserc.launch import launch_command
+from denserc.launch import launch_script
 from denserc.tools.train import train
 
 
@@ -19,4 +19,4 @@ def main(args) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    launch_command(main)
+    launch_script(main)

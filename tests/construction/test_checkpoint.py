@@ -2,13 +2,13 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from denserc.construction import Construction, DenseEncoder, DenseModel, load_checkpoint, read_metadata, save_checkpoint
 from denserc.encoders import PositionResize
 from denserc.structures import (
     CheckpointError,
-    ConfigurationError,
     FingerprintMismatchError,
     PixelStatistics,
     WeightsMismatchError,
@@ -63,7 +63,7 @@ def test_damaged_or_foreign_files_are_refused(tmp_path, model):
     with pytest.raises(CheckpointError, match="no DenseRC checkpoint at"):
         load_checkpoint(path)
     path.write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a DenseRC checkpoint: it is text"):
         load_checkpoint(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="MODEL.ENCODER.WEIGHTS"):
@@ -78,7 +78,9 @@ def test_damaged_or_foreign_files_are_refused(tmp_path, model):
         load_checkpoint(path)
     save_checkpoint(path, model)
     _rewrite(path, change_metadata=lambda m: m | {"position_resize": "nearest"})
-    with pytest.raises(ConfigurationError, match="bicubic_antialias"):
+    with pytest.raises(
+        CheckpointError, match="m.safetensors: position_resize .* legal are 'bicubic', 'bicubic_antialias'"
+    ):
         load_checkpoint(path)
     save_checkpoint(path, model)
     _rewrite(path, change_metadata=lambda m: m | {"text_fingerprint": "another"})
@@ -105,3 +107,104 @@ def test_open_clip_itself_can_load_the_tensors(tmp_path, model):
     save_checkpoint(tmp_path / "m.safetensors", model)
     tensors = {k: v for k, v in load_file(tmp_path / "m.safetensors").items() if not k.startswith("gates.")}
     open_clip.create_model("DenseRC-Miniature", load_weights=False).load_state_dict(tensors, strict=True)
+
+
+def _described(change):
+    """(name, change of the metadata's mapping, or the whole text)."""
+    return lambda whole: change if isinstance(change, str | None) else json.dumps({**whole, **change})
+
+
+DAMAGED = {
+    "unknown": (_described({"more": 1}), r"unknown are \['more'\]"),
+    "no JSON": (_described("{junk"), "is not JSON"),
+    "a list": (_described("[1]"), "is not a mapping"),
+    "extra": (_described({"extra": None}), "extra is None"),
+    "construction": (_described({"construction": None}), "construction is None"),
+    "unknown construction": (_described({"construction": {"more": 1}}), "construction does not fit.*more"),
+    "blocks": (_described({"construction": {"num_blocks": 99}}), "construction does not fit.*99 blocks"),
+    "gate": (_described({"construction": {"gate_position": "middle"}}), "gate_position is 'middle'"),
+    "gate list": (_described({"construction": {"gate_position": []}}), r"gate_position is \[\]"),
+    "mean text": (_described({"pixel_mean": "abc"}), "pixel_mean is 'abc'"),
+    "mean nested": (_described({"pixel_mean": [[0.1]] * 3}), "pixel_mean is"),
+    "mean short": (_described({"pixel_mean": [0.1]}), "pixel_mean or pixel_std does not fit"),
+    "std zero": (_described({"pixel_std": [0.1, 0, 0.1]}), "pixel_mean or pixel_std does not fit"),
+    "std NaN": (_described({"pixel_std": [0.1, float("nan"), 0.1]}), "pixel_std is"),
+    "encoder": (_described({"encoder": "nothing"}), "encoder does not fit.*'nothing'"),
+    "encoder number": (_described({"encoder": 3}), "encoder is 3"),
+    "patch size": (_described({"patch_size": 16}), "patch_size is 16, but DenseRC-Miniature has 8"),
+    "version": (_described({"version": True}), "format version True"),
+    "fingerprint": (_described({"text_fingerprint": None}), "text_fingerprint is None"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_metadata_name_file_and_field(tmp_path, model, case):
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, model)
+    with safe_open(path, "pt") as file:
+        whole = json.loads(file.metadata()["denserc"])
+    change, told = DAMAGED[case]
+    save_file(load_file(path), path, metadata={"denserc": change(whole)})
+    with pytest.raises(CheckpointError, match=rf"m\.safetensors.*{told}"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("key", ["version", "encoder", "construction", "pixel_mean", "patch_size", "extra"])
+def test_a_missing_field_is_named(tmp_path, model, key):
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, model)
+    _rewrite(path, change_metadata=lambda m: {k: v for k, v in m.items() if k != key})
+    told = "format version None" if key == "version" else rf"missing are \['{key}'\]"
+    with pytest.raises(CheckpointError, match=rf"m\.safetensors.*{told}"):
+        load_checkpoint(path)
+
+
+SCALES = {
+    "absent": (None, "lacks the tensor logit_scale"),
+    "NaN": (torch.tensor(float("nan")), "logit_scale of .* is nan"),
+    "infinite": (torch.tensor(float("inf")), "logit_scale of .* is inf"),
+    "too large": (torch.tensor(1e4), "logit_scale of .* is 10000"),
+    "a list": (torch.ones(3), r"logit_scale of .* is torch.float32 \(3,\)"),
+    "whole": (torch.tensor(3), "logit_scale of .* is torch.int64"),
+}
+
+
+@pytest.mark.parametrize("case", SCALES)
+def test_the_temperature_is_never_guessed(tmp_path, model, case):
+    value, told = SCALES[case]
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, model)
+    _rewrite(path, lambda t: {k: v for k, v in {**t, "logit_scale": value}.items() if v is not None})
+    with pytest.raises(CheckpointError, match=rf"m\.safetensors.*{told}|{told}"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["visual.trunk.blocks.0.norm1.weight", "text.ln_final.bias"])
+def test_a_flipped_bit_is_told(tmp_path, model, name):
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, model)
+    wanted = load_file(path)[name].numpy().tobytes()
+    data = path.read_bytes()
+    at = data.rindex(wanted)
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(CheckpointError, match="its tensors are not those that were written"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"bicubic", b"bicubid"), (b'\\"seed\\": 7', b'\\"seed\\": 8')])
+def test_a_changed_description_is_told(tmp_path, model, old, new):
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, model)
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    with pytest.raises(CheckpointError, match="metadata of .*m.safetensors were changed"):
+        read_metadata(path)
+
+
+def test_the_tensor_that_is_not_finite_is_named(tmp_path, model):
+    path, name = tmp_path / "m.safetensors", "visual.trunk.blocks.0.norm1.weight"
+    save_checkpoint(path, model)
+    _rewrite(path, lambda t: t | {name: t[name] * float("nan")})
+    with pytest.raises(CheckpointError, match=rf"m\.safetensors hold NaN or infinite values: {name}"):
+        load_checkpoint(path)

@@ -16,7 +16,7 @@ def _annotation(number: int, image: int, category: int, crowd: int = 0) -> dict:
         "bbox": [number, 2.0, 10.0, 20.0],
         "area": 200.0,
         "iscrowd": crowd,
-        "segmentation": {"counts": [0, 4], "size": [2, 2]} if crowd else [[0, 0, 10, 0, 10, 20]],
+        "segmentation": {"counts": [0, 1500], "size": [30, 50]} if crowd else [[0, 0, 10, 0, 10, 20]],
     }
 
 

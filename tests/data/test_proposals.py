@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from denserc.data import proposals as module
+from denserc.data import result_files
 from denserc.data.proposals import ProposalLimits, id_key, read_proposals, result_lines, stream_results, write_results
 from denserc.structures import ConfigurationError, DataError
 
@@ -69,7 +70,7 @@ def test_ids_have_one_spelling(same):
 @pytest.mark.parametrize("chunk", [64, 1 << 22])
 def test_streaming_reads_what_json_reads(entries, tmp_path, monkeypatch, chunk):
     entries = [*entries[:20], entry(5, (0, 0, 9, 9), 1.0, segmentation={"size": [3, 3], "counts": "a}],[{"})]
-    monkeypatch.setattr(module, "_CHUNK", chunk * 4)
+    monkeypatch.setattr(result_files, "_CHUNK", chunk * 4)
     for indent in (None, 1):
         (tmp_path / "p.json").write_text(json.dumps(entries, indent=indent))
         assert list(stream_results(tmp_path / "p.json")) == entries
@@ -82,11 +83,12 @@ def test_broken_files_say_what_is_wrong(tmp_path):
     good = json.dumps([entry(1, (0, 0, 20, 20), 0.5)] * 3)
     for name, text, message in (
         ("cut.json", good[:-20], "cut short"),
-        ("empty.json", "", "starts with ''"),
+        ("empty.json", "", "are empty"),
         ("coco.json", '{"images": [], "annotations": []}', "not a data set"),
         ("keys.json", '[{"image_id": 1, "box": [0, 0, 1, 1]}]', "entry 0 is no proposal"),
         ("numbers.json", '[{"image_id": 1, "bbox": [0, 0, 1, null], "score": 1}]', "entry 0 is no proposal"),
         ("list.json", "[1, 2]", "entry 0 is no proposal"),
+        ("null.json", '[{"image_id": null, "bbox": [0, 0, 20, 20], "score": 1}]', "entry 0 is no proposal"),
         ("none.json", "[]", "no proposal between"),
         ("text.json", "[" + "x" * (1 << 23), "not JSON"),
     ):

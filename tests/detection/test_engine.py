@@ -1,8 +1,10 @@
 """Training, resuming and evaluating from configurations: a random miniature CLIP on drawn squares."""
 
 import json
+import logging
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from denserc.detection import load_detector
 from denserc.detection.data import RecordMapper, evaluation_augmentations, training_mapper
 from denserc.detection.engine import MAPPERS, run
 from denserc.detection.modeling.options import Resampling
+from denserc.engine import StepTrainer
 from denserc.engine.stream import PositionSampler, TrainingStream
 from denserc.evaluation import DetectionEvaluator, detection_evaluators
 from denserc.openvocab import ModelCheckpointer, build_train_loader
@@ -24,6 +27,7 @@ from denserc.openvocab.engine import with_device
 from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError
 from denserc.tools.evaluate import evaluate as evaluate_files
 from tests.detection.squares import CLASSES, Recorder, saved, train
+from tests.stopping import assert_same_state, stop_in_step
 
 
 def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(config, tmp_path):
@@ -259,3 +263,34 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(config, trained, t
         assert path.read_bytes() == (results["parts"] / path.name).read_bytes()
     with pytest.raises(ConfigurationError, match="PROPOSAL_RECALL"):
         evaluate("parts", TEST__RESUME_PREDICTIONS=True, TEST__PROPOSAL_RECALL=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_and_resume_is_exact(config, tmp_path, monkeypatch, caplog, number):
+    whole, stopped = config(), config(OUTPUT_DIR=str(tmp_path / "stopped"))
+    results = train(whole)
+    with caplog.at_level(logging.WARNING, "denserc"):
+        stop_in_step(monkeypatch, StepTrainer, "_update_weights", 3, number, lambda: train(stopped, resume=True))
+    assert f"Stopped by {number.name} after step 3 of 4." in caplog.text and "--resume continues" in caplog.text
+    assert not os.path.exists(os.path.join(stopped.OUTPUT_DIR, "model_final.pth"))
+    assert train(stopped, resume=True) == results
+    assert_same_state(saved(whole), saved(stopped))
+
+
+def test_a_signal_in_the_last_step_leaves_the_evaluation(config, tmp_path, monkeypatch):
+    whole, stopped = config(), config(OUTPUT_DIR=str(tmp_path / "stopped"))
+    results = train(whole)
+    stop_in_step(monkeypatch, StepTrainer, "_update_weights", 4, signal.SIGTERM, lambda: train(stopped))
+    assert_same_state(saved(whole), saved(stopped))
+    assert train(stopped, resume=True) == results
+
+
+def test_a_signal_in_an_evaluation_saves_the_step_before(config, tmp_path, monkeypatch):
+    """The evaluation ends at once, with its averaged weights put back; the state is the trained one."""
+    changes = {"TEST__EVAL_PERIOD": 1, "SOLVER__EMA__DECAY": 0.5, "SOLVER__CHECKPOINT_PERIOD": 0}
+    whole, stopped = config(**changes), config(**changes, OUTPUT_DIR=str(tmp_path / "stopped"))
+    results = train(whole)
+    stop_in_step(monkeypatch, Recorder, "process", 3, signal.SIGTERM, lambda: train(stopped))
+    assert saved(stopped, "model_0000000")["iteration"] == 0
+    assert train(stopped, resume=True) == results
+    assert_same_state(saved(whole), saved(stopped))

@@ -65,12 +65,15 @@ def torchrun(config: Path, *arguments: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_and_write_the_same_as_one(tmp_path, forgotten):
+@pytest.mark.parametrize("damaged", [set(), {3}], ids=["whole", "damaged"])
+def test_two_processes_evaluate_and_write_the_same_as_one(tmp_path, forgotten, damaged):
     """Five images, so that the shares differ: none is repeated, and every file is the same to the byte."""
     changes = {"DATASETS__REGISTER": (described(tmp_path, images=5),), "DATASETS__TRAIN": ("own_train",)}
     changes |= {"DATASETS__TEST": ("own_val",), "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0, "SOLVER__MAX_ITER": 1}
     alone = squares_config(tmp_path, **changes, OUTPUT_DIR=str(tmp_path / "one"))
     register_from_yaml(tmp_path / "own.yaml")
+    for image in damaged:
+        (tmp_path / f"{image}.png").write_bytes(b"")
     run(alone, evaluator_factory=build_evaluator)
     weights = str(tmp_path / "one" / "model_final.pth")
     together = squares_config(tmp_path, **changes, OUTPUT_DIR=str(tmp_path / "two"), MODEL__WEIGHTS=weights)
@@ -84,7 +87,8 @@ def test_two_processes_evaluate_and_write_the_same_as_one(tmp_path, forgotten):
     )
     assert one == two and one
     found = json.loads(one["coco_instances_results.json"])
-    assert {detection["image_id"] for detection in found} == set(range(5))
+    assert {detection["image_id"] for detection in found} == set(range(5)) - damaged
+    assert ("1 of 5 images could not be read" in output) is bool(damaged)
 
 
 @pytest.mark.slow

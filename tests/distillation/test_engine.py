@@ -1,6 +1,7 @@
 """The whole stage on the miniature's architecture: product, resume, accumulation, evaluation."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from denserc.construction import build_dense_model, load_checkpoint
 from denserc.distillation.engine import run
 from denserc.distillation.export import PRODUCT_NAME, blend
 from denserc.distillation.trainer import latest_state, read_state
+from denserc.engine import StepTrainer
 from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError, weights_digest
+from tests.stopping import assert_bitwise_equal, stop_in_step
 
 
 def product_digest(folder) -> str:
@@ -177,10 +180,11 @@ def test_loss_that_is_not_finite_stops_before_the_step(make_cfg, monkeypatch):
 
 
 def test_too_many_unreadable_images_stop_the_training(make_cfg, image_folder):
-    (image_folder / "5.png").write_bytes(b"")
-    with pytest.raises(DataError, match="1 of 10 images cannot be read"):
+    for name in ("5.png", "7.png"):
+        (image_folder / name).write_bytes(b"")
+    with pytest.raises(DataError, match="2 of 10 images cannot be read"):
         run(make_cfg())
-    run(make_cfg("DISTILL.MAX_UNREADABLE", 0.2, "SOLVER.MAX_ITER", 3))
+    run(make_cfg("DATALOADER.MAX_UNREADABLE", 0.2, "SOLVER.MAX_ITER", 3))
 
 
 def test_blend_refuses_another_architecture(make_cfg):
@@ -223,3 +227,15 @@ def test_the_gates_rate_reaches_the_step(make_cfg, tmp_path):
         gates = load_checkpoint(Path(cfg.OUTPUT_DIR) / PRODUCT_NAME).encoder.gates
         moved.append(gates.projections[0].weight.abs().median().item())
     assert moved[1] == pytest.approx(10 * moved[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_signal_ends_the_step_and_resume_is_exact(make_cfg, tmp_path, monkeypatch, step):
+    """In the middle, and in the last step, after which only the product is missing."""
+    whole, stopped = (make_cfg("OUTPUT_DIR", str(tmp_path / name)) for name in ("whole", "stopped"))
+    results = run(whole)
+    stop_in_step(monkeypatch, StepTrainer, "_update_weights", step, signal.SIGTERM, lambda: run(stopped))
+    assert not (tmp_path / "stopped" / PRODUCT_NAME).exists()
+    assert run(stopped, resume=True)["distillation"]["images"] == results["distillation"]["images"]
+    assert_bitwise_equal(*(read_state(latest_state(cfg.OUTPUT_DIR)) for cfg in (whole, stopped)))
+    assert product_digest(tmp_path / "whole") == product_digest(tmp_path / "stopped")

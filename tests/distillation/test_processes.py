@@ -116,7 +116,7 @@ def test_unreadable_images_are_counted_over_the_processes(make_pair, image_folde
     """Each process reads one of the two unreadable images; one of them would stay below the limit."""
     for name in ("0.png", "3.png"):
         (image_folder / name).write_bytes(b"")
-    changes = ("SOLVER.MAX_ITER", 3, "SEED", 3, "DISTILL.MAX_UNREADABLE")
+    changes = ("SOLVER.MAX_ITER", 3, "SEED", 3, "DATALOADER.MAX_UNREADABLE")
     alone, _ = make_pair("one", *changes, 0.2)
     together, config = make_pair("two", *changes, 0.2)
     _, strict = make_pair("strict", *changes, 0.15)

@@ -12,7 +12,7 @@ from denserc.distillation.build import build_trainer
 from denserc.distillation.engine import run
 from denserc.distillation.trainer import StudentCheckpointer, latest_state, read_state
 from denserc.structures import CheckpointError, weights_digest
-from tests.distillation.test_killed import assert_same_bits
+from tests.states import assert_same_bits
 
 
 def test_the_newest_checkpoint_is_found_and_older_ones_go(make_cfg):
@@ -46,7 +46,9 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="'model' and 'trainer' were expected"):
         read_state(latest_state(tmp_path))
     (tmp_path / "state_final.pth").write_bytes(b"half")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(
+        CheckpointError, match="names state_final.pth, which is damaged, and the checkpoints of that folder"
+    ):
         read_state(latest_state(tmp_path))
 
 

@@ -16,7 +16,7 @@ from denserc.distillation.engine import run
 from denserc.distillation.export import PRODUCT_NAME
 from denserc.distillation.trainer import StudentCheckpointer, latest_state, read_state
 from denserc.structures import CheckpointError, ConfigurationError, weights_digest
-from tests.distillation.test_killed import assert_same_bits
+from tests.states import assert_same_bits
 
 CPU = torch.device("cpu")
 

@@ -46,9 +46,8 @@ def test_a_tokenizer_that_cannot_be_fetched_says_how_to(monkeypatch, fetched_nam
 def test_it_is_made_once_and_then_tokenizes(monkeypatch, fetched_name):
     made = []
     monkeypatch.setitem(sys.modules, "transformers", sys)
-    monkeypatch.setattr(
-        open_clip, "get_tokenizer", lambda name: made.append(name) or (lambda p: torch.ones(len(p), 12))
-    )
+    tokenize = lambda prompts, length: torch.ones(len(prompts), length or 12)  # noqa: E731
+    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: made.append(name) or tokenize)
     tokenizer = open_clip_tokenizer(fetched_name)
     assert not made
     assert tokenizer(["a", "b"]).shape == (2, 12) and tokenizer(["c"]).shape == (1, 12)

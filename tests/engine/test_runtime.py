@@ -25,9 +25,12 @@ def test_auto_and_cuda_fall_back_to_cpu_and_only_cuda_warns(no_gpu, caplog):
 
 def test_a_gpu_is_used_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("auto") == torch.device("cuda")
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigurationError, match="'cuda:2', but this machine has 2 GPUs"):
+        resolve_device("cuda:2")
 
 
 def test_one_process_decides_alone_and_needs_no_wrapper():

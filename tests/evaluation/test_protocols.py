@@ -10,7 +10,7 @@ from denserc.evaluation import DetectionEvaluator, LvisProtocol, OvCocoEvaluator
 from denserc.evaluation.detection.open_vocabulary import frequency_protocol
 from denserc.evaluation.scoring.average_precision import MEASURES, Shape, score_detections
 from denserc.structures import ConfigurationError, DataError
-from denserc.structures.files import partial_files
+from denserc.structures.atomic import partial_files
 from tests.evaluation import generated
 from tests.evaluation.detection.test_evaluator import NOVEL, run
 from tests.evaluation.scoring.test_average_precision import percent, reference
@@ -214,7 +214,7 @@ def test_failure_while_writing_keeps_the_previous_files(registered, tmp_path, mo
 
 @pytest.mark.parametrize(
     "content, said",
-    [("{}", "starts with '{'"), ("[1]", "entry 0 is no detection"), ("[", "cut short"), (None, "do not exist")],
+    [("{}", "start with '{'"), ("[1]", "entry 0 is no detection"), ("[", "cut short"), (None, "do not exist")],
 )
 def test_files_that_are_no_predictions_are_refused(registered, tmp_path, content, said):
     path = tmp_path / "predictions.json"

@@ -306,3 +306,47 @@ def test_two_processes_find_what_one_does(tmp_path, forget_registered):
     written = {p.relative_to(tmp_path / "out"): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert written == {p.relative_to(tmp_path / "alone"): p.read_bytes()
                        for p in (tmp_path / "alone").rglob("*") if p.is_file()}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "write, words",
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:20]), "prediction of image 1.*1.png cannot be read.*anew"),
+        (lambda path: path.write_bytes(b""), "1.png cannot be read"),
+        (lambda path: path.write_text("{}"), "1.png cannot be read"),
+        (lambda path: Image.new("RGB", (4, 3)).save(path), "1.png has mode 'RGB'"),
+        (lambda path: Image.new("L", (3, 4)).save(path), r"Image 1.*\(4, 3\) .h, w., the label file \(3, 4\)"),
+        (lambda path: Image.new("L", (4, 3), 9).save(path), "Image 1.*class 9, of 3"),
+        (lambda path: Image.new("I;16", (4, 3), 300).save(path), "Image 1.*class 300, of 3"),
+    ],
+)
+def test_damaged_predictions_are_named(write, words, tmp_path):
+    truth = np.zeros((2, 3, 4), np.uint8)
+    evaluator = made(tmp_path / "labels", truth, classes=3, output_dir=tmp_path / "out")
+    evaluator.begin("x")
+    run(evaluator, truth)
+    write(tmp_path / "out" / "predictions" / "1.png")
+    with pytest.raises(DataError, match=words):
+        evaluator.evaluate_folder()
+    again = made(tmp_path / "labels", truth, classes=3, output_dir=tmp_path / "out")
+    again.begin("x", resume=True)
+    again.reset()
+    with pytest.raises(DataError, match=words):
+        again.evaluate()
+
+
+@pytest.mark.parametrize("place", ["labels/0.png", "absent", "nothing"])
+def test_a_path_without_predictions_is_refused(place, tmp_path):
+    evaluator = made(tmp_path / "labels", np.zeros((1, 3, 4), np.uint8), classes=3)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(DataError, match="no predictions of this set"):
+        evaluator.evaluate_file(tmp_path / place)
+
+
+def test_scores_that_are_nan_are_refused(tmp_path):
+    evaluator = made(tmp_path, np.zeros((1, 3, 4), np.uint8), classes=3)
+    scores = torch.zeros(3, 3, 4)
+    evaluator.process([{"image_id": "0"}], [{"sem_seg": scores}])
+    scores[1, 2, 3] = float("nan")
+    with pytest.raises(DataError, match="Image 0: scores of the model are nan"):
+        evaluator.process([{"image_id": "0"}], [{"sem_seg": scores}])

@@ -1,7 +1,9 @@
 """Training files: what is read, and what is refused with file, position, field, value and remedy."""
 
+import gzip
 import json
 import logging
+import math
 
 import pytest
 
@@ -88,7 +90,7 @@ def test_all_problems_are_counted_and_ten_are_shown(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{}", "holds a dict"), ("[]", "holds an empty list"), ("[", "is not readable JSON")]
+    ("content", "message"), [("{}", "holds a dict"), ("[]", "holds an empty list"), ("[", "is not JSON")]
 )
 def test_files_of_another_kind_are_refused(tmp_path, content, message):
     (tmp_path / "data.json").write_text(content)
@@ -108,3 +110,45 @@ def test_several_files_are_joined(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps([{"conversations": turns("how many", name)}]))
     found = read_conversations([tmp_path / "a.json", tmp_path / "b.json"], tmp_path)
     assert [one.rounds[0][1] for one in found] == ["a", "b"]
+
+
+OTHERS = (None, 3, True, math.nan, [], {}, [["x"]], "", "\n ")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *OTHERS[:-2],
+        *[{"conversations": new} for new in OTHERS],
+        *[{"conversations": [new, *turns("a", "b")]} for new in OTHERS],
+        *[{"conversations": [{"from": new, "value": "a"}, *turns("a", "b")[1:]]} for new in OTHERS],
+        *[{"conversations": [{"from": "human", "value": new}, *turns("a", "b")[1:]]} for new in OTHERS],
+        *[{"image": new, "conversations": turns("<image>", "b")} for new in OTHERS],
+        *[
+            {"image": new, "conversations": turns("<image>", "b")}
+            for new in ("a\0b", "\ud800", ".", "folder", "x" * 5000)
+        ],
+        {"id": ["x" * 5000], "conversations": turns("", "b")},
+    ],
+    ids=lambda value: repr(value)[:50],
+)
+def test_damaged_entries_are_named(tmp_path, entry):
+    (tmp_path / "images" / "folder").mkdir(parents=True)
+    file, images = write_data(tmp_path, [{"conversations": turns("is it red", "no")}, entry], 1)
+    with pytest.raises(DataError, match="data.json, entry 1") as raised:
+        read_conversations([file], images)
+    assert len(str(raised.value)) < 12_000
+
+
+@pytest.mark.parametrize("content", ["", "[" * 99_999, "<html>", "version https://git-lfs", "[1] [2]", "3", "null"])
+def test_files_that_are_no_list_are_named(tmp_path, content):
+    (tmp_path / "data.json").write_text(content)
+    with pytest.raises(DataError, match=r"data\.json"):
+        read_conversations([tmp_path / "data.json"], tmp_path)
+
+
+def test_marks_and_gzip_make_no_difference(tmp_path):
+    content = ("\ufeff" + json.dumps([{"conversations": turns("how many", "two")}])).encode()
+    for name, data in (("a.json", content), ("b.json", gzip.compress(content))):
+        (tmp_path / name).write_bytes(data)
+        assert len(read_conversations([tmp_path / name], tmp_path)) == 1

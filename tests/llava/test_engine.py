@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from denserc.structures import CheckpointError, ConfigurationError, FingerprintMismatchError
 from tests.llava.conftest import llava_config, turns, write_data
+from tests.stopping import stop_in_step
 
 pytest.importorskip("transformers", reason="needs denserc[llava]")
 
@@ -380,3 +382,16 @@ def test_evaluation_only_reads_the_folder_that_it_is_told(tmp_path, start, instr
         )
     with pytest.raises(ConfigurationError, match="Set LLAVA.TEST.QUESTIONS"):
         run(cfg, eval_only=True)
+
+
+def test_a_signal_ends_the_step_and_resume_is_exact(tmp_path, start, instructions, monkeypatch):
+    """In the second pass of the second step, without periodic checkpoints."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    options = ("SOLVER.CHECKPOINT_PERIOD", 0)
+    run(llava_config(whole, start, instructions, *options))
+    cfg = llava_config(stopped, start, instructions, *options)
+    stop_in_step(monkeypatch, training.LlavaTrainer, "training_step", 4, signal.SIGINT, lambda: run(cfg))
+    assert [path.name for path in stopped.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert not (stopped / "model").exists()
+    assert run(cfg, resume=True)["training"]["steps"] == 6
+    assert moved(weights(whole / "model"), weights(stopped / "model")) == set()

@@ -12,7 +12,15 @@ from safetensors import safe_open
 from denserc.api import PACKAGED
 from denserc.config import get_denserc_config, read_config
 from denserc.miniature.demo.run import show_first_look
-from denserc.miniature.package import DESCRIPTION, DETECTOR_CONFIG, ENCODER_CONFIG, NAME, package_miniature
+from denserc.miniature.package import (
+    DESCRIPTION,
+    DETECTOR_CONFIG,
+    ENCODER_CONFIG,
+    FIRST_DETECTOR_CONFIG,
+    FIRST_ENCODER_CONFIG,
+    NAME,
+    package_miniature,
+)
 from denserc.miniature.world import CLASS_NAMES, NOVEL_NAMES
 from denserc.miniature.write_world import Sizes
 from denserc.openvocab import read_checkpoint
@@ -49,7 +57,8 @@ def test_the_stored_config_is_the_recipes():
     assert all(present[key] == defaults[key] for key in present.keys() - stored.keys())
     assert metadata["description"] == DESCRIPTION
     assert metadata["vocabulary"] == {"names": list(CLASS_NAMES), "novel": sorted(NOVEL_NAMES)}
-    configs = {"distillation": ENCODER_CONFIG, "detector": DETECTOR_CONFIG}
+    configs = {"first_distillation": FIRST_ENCODER_CONFIG, "first_detector": FIRST_DETECTOR_CONFIG}
+    configs |= {"distillation": ENCODER_CONFIG, "detector": DETECTOR_CONFIG}
     assert FIGURES["steps"] == {key: read_config(CONFIGS / name).SOLVER.MAX_ITER for key, name in configs.items()}
 
 
@@ -84,7 +93,7 @@ def test_the_recipe_runs_and_resumes(tmp_path, forget_registered):
     options = {"sizes": Sizes(train=8, val=4, transfer=3, lvis_train=4, lvis_val=2)}
     options |= {"encoder_overrides": few, "detector_overrides": few}
     found = package_miniature(tmp_path, CONFIGS, **options)
-    assert found["steps"] == {"distillation": 2, "detector": 2}
+    assert found["steps"] == dict.fromkeys(("first_distillation", "first_detector", "distillation", "detector"), 2)
     assert json.loads((tmp_path / f"{NAME}.json").read_text())["sha256"] == found["sha256"]
     assert {"regions", "detection", "transfer"} == found["figures"].keys()
     assert package_miniature(tmp_path, CONFIGS, **options)["sha256"] == found["sha256"]

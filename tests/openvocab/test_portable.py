@@ -150,11 +150,14 @@ def test_a_truncated_file_is_refused(portable, tmp_path):
     [
         (lambda m: "{not json", "metadata of .* is damaged"),
         (lambda m: m | {"version": 9}, "format version 9; this DenseRC reads version 1"),
-        (lambda m: {key: m[key] for key in m if key != "construction"}, r"another type are \['construction'\]"),
-        (lambda m: m | {"encoder": 3}, r"another type are \['encoder'\]"),
+        (
+            lambda m: {key: m[key] for key in m if key != "construction"},
+            r"damaged.safetensors is damaged: missing are \['construction'\]",
+        ),
+        (lambda m: m | {"encoder": 3}, r"encoder is 3, expected is text"),
         (lambda m: m | {"more": 3}, r"unknown are \['more'\]"),
-        (lambda m: m | {"config": "a: [1"}, "configuration is not YAML"),
-        (lambda m: m | {"config": "just words"}, "configuration is not a mapping"),
+        (lambda m: m | {"config": "a: [1"}, "configuration in .*damaged.safetensors is damaged: it is not YAML"),
+        (lambda m: m | {"config": "just words"}, "'just words' is not a mapping"),
     ],
 )
 def test_damaged_metadata_is_named(portable, tmp_path, change, message):

@@ -1,6 +1,7 @@
 """CAT-Seg through the shared engine: training, resuming, evaluation, checkpoints."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from detectron2.data import DatasetCatalog
 from denserc.data.datasets.semantic import register_semantic_dataset
 from denserc.data.images.labels import read_labels, write_labels
 from denserc.detection import load_detector
+from denserc.engine import StepTrainer
 from denserc.evaluation import detection_evaluators
 from denserc.openvocab.engine import build
 from denserc.segmentation import CATSeg, run
@@ -19,6 +21,7 @@ from denserc.segmentation.data import training_mapper
 from denserc.structures import ConfigurationError, DataError
 from tests.detection.squares import CLASSES, assert_same_weights, saved
 from tests.segmentation.squares import TRAIN, VAL, SumOfScores, register_squares, squares_config
+from tests.stopping import assert_same_state, stop_in_step
 
 
 @pytest.fixture()
@@ -202,3 +205,11 @@ def test_novel_names_are_not_learned_as_negatives(config, tmp_path):
             records.append(mapper(record))
         losses.append(model(records)["loss_sem_seg"].item())
     assert losses[0] == losses[1]
+
+
+def test_a_signal_ends_the_step_and_resume_is_exact(config, tmp_path, monkeypatch):
+    whole, stopped = config(), config(OUTPUT_DIR=str(tmp_path / "stopped"))
+    results = train(whole)
+    stop_in_step(monkeypatch, StepTrainer, "_update_weights", 3, signal.SIGTERM, lambda: train(stopped))
+    assert train(stopped, resume=True) == results
+    assert_same_state(saved(whole), saved(stopped))

@@ -1,21 +1,18 @@
 """Files are complete or unchanged, have the permissions of the umask, and are written by one function."""
 
 import json
-import os
 import re
-import threading
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from denserc.structures import atomic_path, cached_result, write_atomically
-from denserc.structures.files import finite_or_null, partial_files, whole_lines_size, write_json, write_text
+from denserc.structures import cached_result, write_atomically
+from denserc.structures.files import finite_or_null, whole_lines_size, write_json, write_text
 from tests.paths import ROOT
 
 # Files that grow line by line: logs of predictions and answers are resumed, parts of proposals are joined atomically.
-STREAMS = {"structures/files.py", "evaluation/detection/prediction_log.py", "detection/proposals.py"}
+STREAMS = {"structures/atomic.py", "evaluation/detection/prediction_log.py", "detection/proposals.py"}
 STREAMS |= {"llava/answer_log.py", "llava/trainer.py"}
 # A folder that Hugging Face's code writes whole below another name.
 STREAMS |= {"llava/engine.py"}
@@ -60,39 +57,6 @@ def test_failed_write_leaves_the_file_before_it(tmp_path, write, monkeypatch):
     assert path.read_bytes() != b"old" and [p.name for p in path.parent.iterdir()] == ["file.pt"]
 
 
-def test_failure_inside_the_block_removes_the_partial_file(tmp_path):
-    with pytest.raises(KeyError), atomic_path(tmp_path / "a.txt") as partial:
-        partial.write_text("half")
-        assert partial.parent == tmp_path and partial.suffix == ".txt"
-        assert partial_files(tmp_path) == partial_files(tmp_path, "a") == [partial] and not partial_files(tmp_path, "b")
-        raise KeyError
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-@pytest.mark.parametrize("umask", [0o022, 0o007])
-def test_permissions_follow_the_umask(tmp_path, umask):
-    before = os.umask(umask)
-    try:
-        write_text(tmp_path / "a.txt", "a")
-        with atomic_path(tmp_path / "b.safetensors") as partial:
-            save_file({"a": torch.ones(1)}, partial)
-    finally:
-        os.umask(before)
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
-
-
-def test_threads_writing_one_file_do_not_disturb_each_other(tmp_path):
-    texts = [str(i) * 100_000 for i in range(8)]
-    threads = [threading.Thread(target=write_text, args=(tmp_path / "a.txt", text)) for text in texts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (tmp_path / "a.txt").read_text() in texts
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 def test_json_is_strict(tmp_path):
     content = {"a": float("nan"), 1: (np.float32(1.5), np.float64("inf")), "s": "NaN", "n": None, "b": True}
     assert finite_or_null(content) == {"a": None, "1": [1.5, None], "s": "NaN", "n": None, "b": True}
@@ -116,6 +80,35 @@ def test_a_result_is_computed_once_for_each_settings(tmp_path):
     assert cached_result(file, "b", compute)["score"] == 2
     assert len(calls) == 2
     assert [path.name for path in file.parent.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda text: text[:-20], lambda text: "", lambda text: "[1]", lambda text: "<html>",
+     lambda text: text.replace('"score": 1', '"score": 7'), lambda text: text.replace('"result"', '"other"'),
+     lambda text: "[" * 100_000, lambda text: "{}",
+     lambda text: json.dumps({**json.loads(text), "result": [1]}),
+     lambda text: json.dumps({**json.loads(text), "digest": 3})],
+    ids=range(10),
+)  # fmt: skip
+def test_a_damaged_result_is_computed_again(tmp_path, change, caplog):
+    file = tmp_path / "result.json"
+    cached_result(file, "a", lambda: {"score": 1})
+    file.write_text(change(file.read_text()))
+    result = cached_result(file, "a", lambda: {"score": 1})
+    assert result["score"] == 1
+    assert "not believed" in caplog.text
+    caplog.clear()
+    assert cached_result(file, "a", dict) == result and not caplog.text
+
+
+def test_results_of_older_versions_have_no_digest(tmp_path):
+    file = tmp_path / "result.json"
+    cached_result(file, "a", lambda: {"score": 1})
+    found = json.loads(file.read_text())
+    del found["digest"]
+    file.write_text(json.dumps(found))
+    assert cached_result(file, "a", dict)["score"] == 1
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import math
 
+import numpy as np
 import pytest
 
 from denserc.structures import DataError
-from denserc.structures.records import Record, read_json, read_text, record_of
+from denserc.structures.records import Record, read_json, read_text, record_of, whole_id
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,18 @@ def test_records_of_a_list_know_their_place():
         next(entries)
     with pytest.raises(DataError, match="not an object"):
         record_of("here", [])
+
+
+@pytest.mark.parametrize(
+    "value, number",
+    [(0, 0), (7, 7), (-3, -3), (3.0, 3), ("000123", 123), ("-5", -5), (2**53 - 1, 2**53 - 1), (np.int64(9), 9)],
+)
+def test_ids_are_whole_numbers_or_text_of_digits(value, number):
+    assert whole_id(value) == number and type(whole_id(value)) is int
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 1.5, math.nan, math.inf, 2**53, 10**400, "", "a1", "1.0", " 1", "٣", [1]]
+)
+def test_other_values_are_no_ids(value):
+    assert whole_id(value) is None

@@ -16,7 +16,8 @@ from denserc.data.images.reading import read_rgb
 from denserc.miniature.demo.pictures import fresh_scenes
 from denserc.miniature.world import CLASS_NAMES, Domain
 from denserc.structures import ConfigurationError, DataError
-from denserc.tools.detect import image_files, read_names
+from denserc.tools.detect import image_files
+from tests.paths import FIXTURES
 
 
 @pytest.fixture()
@@ -37,7 +38,7 @@ def run(photos, model, *options):
     """Detect with a threshold of 0; the folder of the results."""
     output = photos.parent / "out"
     given = [str(photos), "--model", str(model), "--output", str(output), "--device", "cpu", "--threshold", "0"]
-    main([*given, *(options or ("--names", "red cup, ball"))])
+    assert main([*given, *(options or ("--names", "red cup, ball"))]) == 1  # an image was skipped
     return output
 
 
@@ -113,12 +114,21 @@ def test_nothing_to_detect_in_is_an_error(photos, detector):
     assert not (photos / "out").exists()
 
 
-def test_names_are_read(tmp_path):
-    (tmp_path / "none.txt").write_text("\n \n")
-    with pytest.raises(DataError, match="no class names"):
-        read_names(tmp_path / "none.txt")
-    with pytest.raises(DataError, match="absent.txt cannot be read"):
-        read_names(tmp_path / "absent.txt")
+def test_an_image_beyond_the_limit_is_skipped(photos, detector, capsys):
+    output = run(photos, detector, "--names", "ball", "--max-pixels", "4000")
+    printed = capsys.readouterr()
+    assert "unreadable and skipped: 2; written to" in printed.out and "a.png is 60 x 90 (h x w)" in printed.err
+    assert [one["file_name"] for one in json.loads((output / "images.json").read_text())["images"]] == ["trip/b.jpg"]
+
+
+def test_a_folder_from_a_mac(detector, tmp_path, capsys):
+    folder = FIXTURES / "cases" / "37-folder-from-a-mac" / "photos"
+    assert len(list(folder.iterdir())) == 2
+    given = ["--names", "red box", "--model", str(detector), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([str(folder), *given]) == 0
+    assert "images: 1," in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"\._img1\.png cannot be read \(it is a companion file of macOS"):
+        main([str(folder / "._img1.png"), *given])
 
 
 def test_without_a_model_the_packaged_one_detects(tmp_path, capsys):

@@ -10,6 +10,7 @@ from PIL import Image
 from denserc.commands.doctor import main
 from denserc.data.vocabulary.text_embeddings import save_text_embeddings
 from denserc.structures import DataError, TextEmbeddings
+from tests.paths import FIXTURES
 
 pytestmark = pytest.mark.usefixtures("forget_registered")
 
@@ -90,3 +91,79 @@ def test_embeddings_are_checked(birds, tmp_path, capsys):
     assert main([path, "--embeddings", str(tmp_path / "e.npy")]) == 0
     np.save(tmp_path / "e.npy", np.eye(4, dtype=np.float32))
     assert main([path, "--embeddings", str(tmp_path / "e.npy")]) == 1
+
+
+CASES = {
+    "01-images-without-size": ("sizes-absent", "warning"),
+    "02-iscrowd-null": ("flags-read", "warning"),
+    "04-categories-without-name": ("malformed-categories", "error"),
+    "05-flat-polygon": ("polygons-nested", "warning"),
+    "07-null-inside-a-box": ("box-malformed", "error"),
+    "08-numbers-and-text-as-image-ids": ("malformed-images", "error"),
+    "11-text-image-ids": ("malformed-images", "error"),
+    "16-polygons-of-two-points": ("polygons-degenerate", "warning"),
+    "17-category-ids-as-text": ("ids-as-text", "warning"),
+    "19-iscrowd-as-text": ("flags-read", "warning"),
+    "23-area-null": ("area-null", "warning"),
+    "28-image-ids-as-digits": ("ids-as-text", "warning"),
+    "50-project-named-like-a-class": ("category-is-root", "note"),
+    "52-sizes-as-text": ("sizes-as-text", "warning"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_files_of_other_tools(case, capsys):
+    check, severity = CASES[case]
+    assert main([str(FIXTURES / "cases" / case / "my.yaml"), "--all", "--json"]) == (severity == "error")
+    (report,) = json.loads(capsys.readouterr().out)["sets"].values()
+    found = {finding["check"]: finding for finding in report["findings"]}
+    assert found[check]["severity"] == severity and found[check]["advice"] and found[check]["examples"]
+    if case.startswith("17"):
+        assert "'category_id' is '1'" in found[check]["examples"][0]
+    if severity != "error":
+        assert not any(finding["severity"] == "error" for finding in found.values())
+
+
+DAMAGED = {
+    "fuzz-01-image-without-width": "malformed-images",
+    "fuzz-03-category-without-name": "malformed-categories",
+    "fuzz-04-category-id-is-a-list": "malformed-annotations",
+    "fuzz-06-box-of-text": "box-malformed",
+    "fuzz-07-box-infinite": "box-malformed",
+    "fuzz-09-rle-without-counts": "mask-malformed",
+    "fuzz-11-images-is-a-number": "malformed-images",
+    "fuzz-13-doctor-file-name-surrogate": "malformed-images",
+    "fuzz-15-lvis-negatives-no-list": "malformed-images",
+    "fuzz-16-area-of-text": "area-malformed",
+    "fuzz-66-doctor-lvis-without-frequency": "lvis-frequency",
+    "fuzz-70-polygon-nan": "mask-malformed",
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_files_of_training_and_evaluation(case, tmp_path, capsys):
+    truth = FIXTURES / "cases" / case / "truth.json"
+    split = {"annotations": str(truth), "images": str(tmp_path)}
+    description = {"name": "x", "base": ["cat", "red cup"], "novel": ["striped ball"], "evaluator": "ov_lvis"}
+    (tmp_path / "x.yaml").write_text(json.dumps({**description, "train": split, "val": split}))  # JSON is YAML
+    assert main([str(tmp_path / "x.yaml"), "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["sets"]["x_val"]["findings"]
+    assert DAMAGED[case] in {finding["check"] for finding in findings if finding["severity"] == "error"}
+    assert main([str(tmp_path / "x.yaml")]) == 1
+    assert DAMAGED[case] in capsys.readouterr().out
+
+
+def test_lvis_files_without_negatives(birds, capsys):
+    path = birds(lambda c: [category.update(frequency="f") for category in c["categories"]])
+    with open(path, "a") as description:
+        description.write("evaluator: ov_lvis\n")
+    assert main([path, "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)["sets"]
+    assert {f["check"] for f in report["birds_val"]["findings"] if f["severity"] == "error"} == {"lvis-lists"}
+    assert not report["birds_train"]["findings"]
+
+
+def test_names_that_cannot_be_printed_are_escaped(birds, capsys):
+    path = birds(lambda c: c["annotations"][0].update(id="\ud800", bbox=[25, 3, 10, 10]))
+    assert main([path]) == 0
+    assert "ud800" in capsys.readouterr().out

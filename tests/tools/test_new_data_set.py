@@ -12,6 +12,7 @@ from denserc.commands.dataset_new import main
 from denserc.data import dataset_vocabulary, register_from_yaml
 from denserc.data.images.labels import read_labels, write_labels
 from denserc.structures import DataError, DenseRCError, Vocabulary
+from tests.paths import FIXTURES
 
 pytestmark = pytest.mark.usefixtures("forget_registered")
 
@@ -21,6 +22,9 @@ def arguments(tmp_path):
     images = [{"id": i, "file_name": f"{i}.png", "height": 9, "width": 9} for i in range(10)]
     boxes = [{"id": i, "image_id": i, "category_id": i % 3, "bbox": [1, 1, 4, 4], "area": 16} for i in range(10)]
     categories = [{"id": 2, "name": "tea pot"}, {"id": 0, "name": "no"}, {"id": 1, "name": "hen "}]
+    (tmp_path / "photos").mkdir()
+    for image in images:
+        Image.new("RGB", (9, 9)).save(tmp_path / "photos" / image["file_name"])
     (tmp_path / "all.json").write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
     files = [
         "--annotations",
@@ -52,6 +56,46 @@ def test_a_set_to_evaluate_on_alone(arguments, tmp_path):
 def test_an_unknown_novel_class_is_named(arguments):
     with pytest.raises(DataError, match="did you mean 'hen'"):
         main([*arguments, "--novel", "hens"])
+
+
+@pytest.mark.parametrize("remove", ["folder", "pictures"])
+def test_nothing_is_written_without_pictures(arguments, tmp_path, remove):
+    for picture in (tmp_path / "photos").iterdir():
+        picture.unlink()
+    if remove == "folder":
+        (tmp_path / "photos").rmdir()
+    with pytest.raises(DataError, match="photos"):
+        main(arguments)
+    assert not (tmp_path / "my").exists()
+
+
+@pytest.mark.parametrize(
+    "case, message",
+    [
+        ("04-categories-without-name", r"categories\[0\], category 1: there is no 'name'"),
+        ("11-text-image-ids", "'id' is 'frame_1'"),
+        ("07-null-inside-a-box", "annotation 1 of image 1: 'bbox' is"),
+    ],
+)
+def test_files_of_other_tools_are_refused_before_writing(case, message, tmp_path):
+    folder = FIXTURES / "cases"
+    files = ["--annotations", folder / case / "annotations.json", "--images", folder / "images", "--output", tmp_path]
+    with pytest.raises(DataError, match=message):
+        main(["x", *map(str, files)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("case", ["50-project-named-like-a-class", "01-images-without-size", "28-image-ids-as-digits"])
+def test_what_was_repaired_is_written_repaired(case, tmp_path, caplog):
+    folder = FIXTURES / "cases"
+    files = ["--annotations", folder / case / "annotations.json", "--images", folder / "images", "--output", tmp_path]
+    main(["x", *map(str, files), "--val", "0.5"])
+    caplog.clear()
+    names = register_from_yaml(tmp_path / "x.yaml")
+    assert dataset_vocabulary(names[0]) == Vocabulary(["red box", "green ball"])
+    records = [record for name in names for record in DatasetCatalog.get(name)]
+    assert sorted(record["image_id"] for record in records) == [1, 2] and not caplog.records
+    assert all((record["height"], record["width"]) == (72, 96) for record in records)
 
 
 @pytest.fixture

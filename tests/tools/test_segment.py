@@ -14,7 +14,7 @@ from denserc.data.images.labels import read_labels, write_labels
 from denserc.openvocab import ModelCheckpointer
 from denserc.openvocab.engine import build
 from denserc.predictor import Predictor
-from denserc.structures import ConfigurationError, DenseRCError
+from denserc.structures import ConfigurationError, DataError, DenseRCError
 from denserc.tools.segment import photographs
 from denserc.tools.segment import segment as write
 from tests.segmentation.squares import squares_config
@@ -46,6 +46,22 @@ def test_pictures_by_words(photos):
     assert (out / "segmentation.png").is_file()
     html = (out / "segmentation.html").read_text()
     assert "declip: short side 64" in html and "background below 0.3" in html
+
+
+def test_unreadable_pictures_are_skipped_and_told(photos, capsys):
+    (photos / "photos" / "aa.png").write_bytes(b"cut")
+    (photos / "photos" / "._a.png").write_bytes(b"\x00\x05\x16\x07")
+    out = photos / "out"
+    given = [str(photos / "photos"), "--names", "ball, star", "--short-side", "32", "--output", str(out), *ENCODER]
+    assert segment.main(given) == 1
+    printed = capsys.readouterr()
+    assert "aa.png cannot be read" in printed.err and "._a" not in printed.err
+    assert "wrote 2 label maps per model" in printed.out and "unreadable and skipped: 1" in printed.out
+    assert len(list((out / "labels").rglob("*.png"))) == 2
+    assert (out / "segmentation.html").read_text().count("<img") == 2
+    assert segment.main([*given, "--max-pixels", "2240"]) == 1
+    with pytest.raises(DataError, match="None of the images can be read:\n.*40 x 56"):
+        segment.main([*given, "--max-pixels", "2239"])
 
 
 def test_a_data_set_shows_its_ground_truth(photos, forget_registered):

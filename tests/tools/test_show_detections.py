@@ -62,6 +62,25 @@ def test_a_folder_with_names_of_ones_own(detector, squares, tmp_path):
         main(command)
 
 
+def test_unreadable_pictures_are_skipped_and_told(detector, squares, tmp_path, capsys):
+    folder = squares.parent
+    (folder / "1.png").write_bytes(b"cut")
+    (folder / "._0.png").write_bytes(b"\x00\x05\x16\x07")
+    options = ["--output", str(tmp_path / "out"), "--number", "0", "--device", "cpu"]
+    for source in (["--images", str(folder), "--names", "cup"], ["--data-set", str(squares)]):
+        assert main(["--detector", str(detector), *source, *options]) == 1
+        printed = capsys.readouterr()
+        assert "1.png cannot be read" in printed.err and "._0" not in printed.err
+        assert "unreadable and skipped: 1" in printed.out
+        assert (tmp_path / "out" / "detections.html").read_text().count("<img") == 3
+    given = ["--detector", str(detector), "--images", str(folder), "--names", "cup", *options]
+    assert main([*given, "--number", "1"]) == 0
+    for file in folder.glob("?.png"):
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="None of the images can be read:\n.*0.png"):
+        main(["--detector", str(detector), "--data-set", str(squares), *options])
+
+
 def test_truth_is_drawn_where_it_is(squares):
     pictures, vocabulary = from_data_set(str(squares), 0)
     assert vocabulary.names == ("cup", "kite") and vocabulary.novel == {"kite"}

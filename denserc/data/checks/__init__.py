@@ -5,19 +5,19 @@
 
 from .boxes import check_boxes, check_masks
 from .categories import check_categories, check_embeddings, check_vocabulary
-from .entries import FORM_CHECKS, check_crowds, check_duplicates, check_entries, check_links
+from .entries import FORM_CHECKS, check_crowds, check_duplicates, check_entries, check_federated
 from .finding import CheckedSet, Finding, Severity
 from .labels import CheckedLabels, check_labels
 from .pictures import check_files, check_overlap, check_pictures
 
 _ANNOTATION_CHECKS = (
-    check_links,
     check_duplicates,
     check_boxes,
     check_masks,
     check_crowds,
     check_categories,
     check_vocabulary,
+    check_federated,
     check_files,
 )
 
@@ -25,8 +25,9 @@ _ANNOTATION_CHECKS = (
 def check_annotations(checked: CheckedSet) -> list[Finding]:
     """All checks that need no picture. Malformed entries suppress the other checks, which depend on their form."""
     findings = check_entries(checked)
-    if any(finding.check in FORM_CHECKS for finding in findings):
-        return findings
+    malformed = [finding for finding in findings if finding.check in FORM_CHECKS]
+    if malformed:
+        return malformed
     return findings + [finding for check in _ANNOTATION_CHECKS for finding in check(checked)]
 
 
@@ -62,9 +63,9 @@ __all__ = [
     "check_duplicates",
     "check_embeddings",
     "check_entries",
+    "check_federated",
     "check_files",
     "check_labels",
-    "check_links",
     "check_masks",
     "check_overlap",
     "check_pictures",

@@ -10,51 +10,29 @@ _SUSPICIOUS = 0.1  # share of boxes that stick out from which another format is 
 
 
 def check_masks(checked: CheckedSet) -> list[Finding]:
-    """Check the form of the masks, and that they agree with their boxes."""
+    """Masks are complete, and agree with their boxes."""
     masked = [a for a in checked.annotations if a.get("segmentation")]
     if not masked:
         return []
     bare = [a for a in checked.annotations if not a.get("segmentation")]
-    faults = [(a, _fault(a["segmentation"], checked.image_of.get(a["image_id"]))) for a in masked]
     return [
         *found(
             "mask-absent", Severity.WARNING, f"annotations without a mask, where {len(masked):,} have one",
             "Add their masks, or train without (MODEL.MASK_ON False).", [name_of(a) for a in bare],
         ),
         *found(
-            "mask-malformed", Severity.ERROR, "masks that are neither polygons nor run lengths of their image's size",
-            "Write a list of polygons [x1, y1, x2, y2, x3, y3, ...], or {size: [height, width], counts: ...}.",
-            [f"{name_of(a)}: {text}" for a, text in faults if text],
-        ),
-        *found(
             "mask-beside-box", Severity.WARNING, "masks that do not lie where their boxes do",
             "Compute the boxes from the masks.",
-            [name_of(a) for a, text in faults if not text and not _agrees(a)],
+            [name_of(a) for a in masked if not _agrees(a)],
         ),
     ]  # fmt: skip
 
 
-def _fault(mask: object, image: dict | None) -> str:
-    if isinstance(mask, dict):
-        if "counts" not in mask or not isinstance(mask.get("size"), list):
-            return "run lengths need size and counts"
-        if image is not None and list(mask["size"]) != [image["height"], image["width"]]:
-            return f"size {mask['size']} of an image of {[image['height'], image['width']]} (h, w)"
-        return ""
-    if not isinstance(mask, list) or not all(isinstance(polygon, list) for polygon in mask):
-        return f"a {type(mask).__name__}"
-    if not all(isinstance(value, (int, float)) for polygon in mask for value in polygon):
-        return "a coordinate is no number"
-    if all(len(polygon) < 6 or len(polygon) % 2 for polygon in mask):
-        return "no polygon of three corners"
-    return ""
-
-
 def _agrees(annotation: dict) -> bool:
     mask, box = annotation["segmentation"], annotation["bbox"]
-    if isinstance(mask, dict) or not isinstance(box, list) or len(box) != 4:
+    if isinstance(mask, dict):
         return True
-    corners = np.concatenate([np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in mask if len(p) % 2 == 0])
+    corners = np.concatenate([np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in mask])
     extent = np.concatenate([corners.min(0), corners.max(0)])
     box = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]], dtype=np.float64)
     shared = np.clip(np.minimum(extent[2:], box[2:]) - np.maximum(extent[:2], box[:2]), 0, None).prod()
@@ -64,35 +42,26 @@ def _agrees(annotation: dict) -> bool:
 
 
 def check_boxes(checked: CheckedSet) -> list[Finding]:
-    """Form, format, size and place of the boxes, and areas against them."""
-    malformed = [a for a in checked.annotations if not _is_box(a["bbox"])]
-    findings = found(
-        "box-malformed", Severity.ERROR, "boxes that are not four finite numbers",
-        "Write [x, y, width, height] in pixels.", [f"{name_of(a)}: {a['bbox']}" for a in malformed],
-    )  # fmt: skip
-    usable = [a for a in checked.annotations if a["image_id"] in checked.image_of and _is_box(a["bbox"])]
+    """Format, size and place of the boxes, and areas against them."""
+    usable = [a for a in checked.annotations if a["image_id"] in checked.image_of]
     if not usable:
-        return findings
+        return []
     boxes = np.array([a["bbox"] for a in usable], dtype=np.float64)  # (N, 4)
     images = [checked.image_of[a["image_id"]] for a in usable]
     sides = np.array([(image["width"], image["height"]) for image in images], dtype=np.float64)  # (N, 2)
-    other = _other_format(boxes, sides)
+    other = other_format(boxes, sides)
     if other:
-        return findings + other
+        return other
 
     def of(rows: np.ndarray) -> list[str]:
         return [f"{name_of(usable[i])}: {usable[i]['bbox']} in {images[i]['width']} x {images[i]['height']}"
                 for i in np.flatnonzero(rows)]  # fmt: skip
 
     first, last = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    negative = (boxes[:, 2:] < 0).any(1)
-    empty = ~negative & (boxes[:, 2:] == 0).any(1)
-    beside = ~negative & ((last <= 0) | (first >= sides)).any(1)
-    outside = ~negative & ~beside & ((first < -_SLACK) | (last > sides + _SLACK)).any(1)
+    empty = (boxes[:, 2:] == 0).any(1)
+    beside = ((last <= 0) | (first >= sides)).any(1)
+    outside = ~beside & ((first < -_SLACK) | (last > sides + _SLACK)).any(1)
     return [
-        *findings,
-        *found("box-negative", Severity.ERROR, "boxes of negative width or height",
-               "Write [x, y, width, height] with x, y the upper left corner.", of(negative)),
         *found("box-empty", Severity.WARNING, "boxes without width or height",
                "Remove them: they are not trained on, but count as missed.", of(empty)),
         *found("box-beside-image", Severity.ERROR, "boxes wholly outside their image",
@@ -103,13 +72,7 @@ def check_boxes(checked: CheckedSet) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _is_box(box: object) -> bool:
-    if not isinstance(box, list) or len(box) != 4:
-        return False
-    return all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < float("inf") for v in box)
-
-
-def _other_format(boxes: np.ndarray, sides: np.ndarray) -> list[Finding]:
+def other_format(boxes: np.ndarray, sides: np.ndarray) -> list[Finding]:
     """An error where the boxes as a whole look like another format."""
     if (boxes <= 1).all() and (boxes >= 0).all() and (sides > 2).all():
         return found(

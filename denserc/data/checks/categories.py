@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 from ...structures import BACKGROUND, TextEmbeddings
 from ..vocabulary.names import find_names, without_blanks
+from ..vocabulary.prompts import is_background
+from ..vocabulary.texts import same_texts
 from .finding import CheckedSet, Finding, Severity, found
 
 _NO_WORD = re.compile(r"(class|label|category|cls|object|id)?[\s_-]*\d+", re.IGNORECASE)
@@ -18,16 +20,11 @@ def names_without_words(names: Iterable[str]) -> list[str]:
 
 
 def check_categories(checked: CheckedSet) -> list[Finding]:
-    """Ids and names of the file's categories."""
-    ids = Counter(category["id"] for category in checked.categories)
+    """Names of the file's categories."""
     names = [category["name"] for category in checked.categories]
-    stripped = Counter(name.strip() for name in names)
+    stripped = {name.strip() for name in names}
     alike = Counter(without_blanks(name) for name in stripped)
     return [
-        *found("category-id-twice", Severity.ERROR, "category ids that come more than once",
-               "Give every category an id of its own.", [i for i, n in ids.items() if n > 1]),
-        *found("category-name-twice", Severity.ERROR, "category names that come more than once",
-               "Merge these categories.", [repr(name) for name, n in stripped.items() if n > 1]),
         *found("category-names-alike", Severity.WARNING, "category names that differ by blanks or capitals alone",
                "Merge these categories, or tell them apart by words.",
                [repr(name) for name in stripped if alike[without_blanks(name)] > 1]),
@@ -58,7 +55,10 @@ def check_vocabulary(checked: CheckedSet) -> list[Finding]:
                "Write the class as the file's category has it, or take it out.",
                [repr(name) + (f" (did you mean {hints[name][0]!r}?)" if hints[name] else "") for name in absent]),
         *found("class-background", Severity.ERROR, f"a class named {BACKGROUND!r}, which the detector adds by itself",
-               "Take it out of the classes.", [name for name in vocabulary.names if name == BACKGROUND]),
+               "Take it out of the classes.", [repr(name) for name in vocabulary.names if is_background(name)]),
+        *found("class-texts-same", Severity.WARNING, "classes that are one text to the text encoder",
+               "Merge or rename them: the encoder cannot tell them apart.",
+               [" = ".join(map(repr, group)) for group in same_texts(vocabulary.names)]),
         *found("class-no-word", Severity.WARNING, "class names that say nothing to a text encoder",
                "Name what is to be seen, in words.", names_without_words(vocabulary.names)),
         *found("class-empty", Severity.WARNING,

@@ -1,10 +1,13 @@
-"""Checks of an annotation file's entries: form, references and duplicates."""
+"""Checks of an annotation file's entries: what its reader refuses or repairs, duplicates, and LVIS's fields."""
 
 from collections import Counter
 
-from .finding import CheckedSet, Finding, Severity, found, name_of
+from ..datasets.entry_faults import FAULTS, REPAIRS
+from ..datasets.entry_rules import LVIS_KEYS
+from .finding import CheckedSet, Finding, Severity, found, name_of, printable
 
 _MOSTLY = 0.5
+_FREQUENCIES = ("f", "c", "r")
 # Findings after which nothing else can be checked.
 FORM_CHECKS = frozenset(
     {"no-images", "no-categories", "malformed-images", "malformed-annotations", "malformed-categories"}
@@ -12,91 +15,34 @@ FORM_CHECKS = frozenset(
 
 
 def check_entries(checked: CheckedSet) -> list[Finding]:
-    """Every image, annotation and category has what its format needs."""
-    findings = []
-    for kind, fault in (("images", _image_fault), ("annotations", _annotation_fault), ("categories", _category_fault)):
-        entries = checked.content[kind]
-        if not isinstance(entries, list) or not entries:
-            empty = kind == "annotations" and entries == []
-            findings += found(
-                "no-annotations" if empty else f"malformed-{kind}" if kind == "annotations" else f"no-{kind}",
-                Severity.WARNING if empty else Severity.ERROR,
-                f'"{kind}" is empty, or no list',
-                "Export the file again.",
-                [kind],
-            )
-            continue
-        faults = [(entry, fault(entry)) for entry in entries]
-        findings += found(
-            f"malformed-{kind}",
-            Severity.ERROR,
-            f'entries of "{kind}" that COCO\'s format does not allow; the other checks were left out',
-            "Export the file again, or put these entries right.",
-            [f"{text}: {str(entry)[:100]}" for entry, text in faults if text],
+    """Every image, annotation and category is valid for training and evaluation, or what was repaired."""
+    inspection = checked.inspection
+    findings = [
+        Finding(check, Severity.ERROR, FAULTS[check][0], FAULTS[check][1], tally.count, printable(tally.examples))
+        for check, tally in inspection.faults.items()
+    ]
+    for kind in ("images", "categories", "annotations"):
+        if checked.content[kind] == []:
+            severity = Severity.WARNING if kind == "annotations" else Severity.ERROR
+            findings += found(f"no-{kind}", severity, f'"{kind}" is empty', "Export the file again.", [kind])
+    return findings + [
+        Finding(
+            check,
+            Severity.NOTE if check == "category-is-root" else Severity.WARNING,
+            REPAIRS[check][0],
+            REPAIRS[check][1],
+            tally.count,
+            printable(tally.examples),
         )
-    return findings
-
-
-def _image_fault(image: object) -> str:
-    if not isinstance(image, dict) or not _is_id(image.get("id")):
-        return "no id"
-    if not isinstance(image.get("file_name", image.get("coco_url")), str):
-        return "no file_name"
-    sides = [image.get(side) for side in ("height", "width")]
-    if not all(isinstance(side, (int, float)) and side > 0 and side % 1 == 0 for side in sides):
-        return "height and width must be whole numbers above 0"
-    return ""
-
-
-def _annotation_fault(annotation: object) -> str:
-    if not isinstance(annotation, dict):
-        return "no mapping"
-    absent = [key for key in ("image_id", "category_id", "bbox") if annotation.get(key) is None]
-    if absent:
-        return f"no {', '.join(absent)}"
-    if not all(_is_id(annotation.get(key, 0)) for key in ("id", "image_id", "category_id")):
-        return "ids must be numbers or text"
-    return ""
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, (int, str)) and not isinstance(value, bool)
-
-
-def _category_fault(category: object) -> str:
-    if not isinstance(category, dict) or not isinstance(category.get("id"), int) or isinstance(category["id"], bool):
-        return "the id is no whole number"
-    if not isinstance(category.get("name"), str) or not category["name"].strip():
-        return "no name"
-    return ""
-
-
-def check_links(checked: CheckedSet) -> list[Finding]:
-    """Annotations belong to images and categories of the file."""
-    categories = {category["id"] for category in checked.categories}
-    advice = "Remove these annotations, or export the file with what they belong to."
-    return [
-        *found(
-            "unknown-image", Severity.ERROR, "annotations of images that the file does not list", advice,
-            [name_of(a) for a in checked.annotations if a["image_id"] not in checked.image_of],
-        ),
-        *found(
-            "unknown-category", Severity.ERROR, "annotations of categories that the file does not list", advice,
-            [f"{name_of(a)}: {a['category_id']}" for a in checked.annotations if a["category_id"] not in categories],
-        ),
-    ]  # fmt: skip
+        for check, tally in inspection.repairs.items()
+    ]
 
 
 def check_duplicates(checked: CheckedSet) -> list[Finding]:
-    """Ids, files and boxes come once."""
+    """Files, ids of annotations and boxes come once."""
     boxes = Counter((a["image_id"], a["category_id"], str(a["bbox"])) for a in checked.annotations)
-    ids = Counter(a["id"] for a in checked.annotations if "id" in a)
+    ids = Counter(a["id"] for a in checked.annotations if a.get("id") is not None)
     return [
-        *found(
-            "image-id-twice", Severity.ERROR, "image ids that come more than once; the last entry would win",
-            "Give every image an id of its own.",
-            [i for i, n in Counter(image["id"] for image in checked.images).items() if n > 1],
-        ),
         *found(
             "image-file-twice", Severity.WARNING, "files that are listed as several images",
             "Merge their entries: an image is otherwise evaluated twice, each time with a part of its boxes.",
@@ -116,18 +62,32 @@ def check_duplicates(checked: CheckedSet) -> list[Finding]:
 
 
 def check_crowds(checked: CheckedSet) -> list[Finding]:
-    """The crowd flag is 0 or 1, and most objects are not crowds."""
-    odd = [a for a in checked.annotations if a.get("iscrowd", 0) not in (0, 1)]
-    findings = found(
-        "crowd-flag", Severity.ERROR, '"iscrowd" is neither 0 nor 1', "Set it to 0 or 1.",
-        [f"{name_of(a)}: {a['iscrowd']!r}" for a in odd],
-    )  # fmt: skip
+    """Most objects are not crowds."""
     crowds = [a for a in checked.annotations if a.get("iscrowd", 0) == 1]
     mostly = len(crowds) > _MOSTLY * len(checked.annotations)
-    return findings + found(
+    return found(
         "crowds",
         Severity.WARNING if mostly else Severity.NOTE,
         f"of {len(checked.annotations):,} annotations are crowds: not trained on, ignored in evaluation",
         "Set iscrowd to 0 where a box holds one object." if mostly else "Nothing, if they are crowds.",
         [name_of(a) for a in crowds],
     )
+
+
+def check_federated(checked: CheckedSet) -> list[Finding]:
+    """The fields that evaluation with LVIS's rules needs."""
+    if checked.evaluator != "ov_lvis" or checked.training:
+        return []
+    lacking = [c for c in checked.categories if c.get("frequency") not in _FREQUENCIES]
+    return [
+        *found(
+            "lvis-frequency", Severity.ERROR, "categories without a frequency 'f', 'c' or 'r', which ov_lvis groups by",
+            "Use LVIS's own file, or evaluator: ov_coco.",
+            [f"category {c['id']} ({c['name']!r}): {c.get('frequency')!r}" for c in lacking],
+        ),
+        *found(
+            "lvis-lists", Severity.ERROR, f"images without {LVIS_KEYS[0]!r}, which ov_lvis evaluates with",
+            "Use LVIS's own file, or evaluator: ov_coco.",
+            [f"image {image['id']}" for image in checked.images if LVIS_KEYS[0] not in image],
+        ),
+    ]  # fmt: skip

@@ -11,6 +11,8 @@ from detectron2.data import MetadataCatalog
 
 from ...structures import DataError, Vocabulary
 from ...structures.files import read_annotation_file
+from ...structures.records import short
+from ..datasets.entries import Inspection, inspect_content
 from ..datasets.image_lists import image_path
 from ..datasets.registration import dataset_vocabulary
 
@@ -55,8 +57,12 @@ def found(check: str, severity: Severity, message: str, advice: str, cases: Iter
     cases = list(cases)
     if not cases:
         return []
-    examples = tuple(str(case) for case in cases[:_EXAMPLES])
-    return [Finding(check, severity, message, advice, len(cases), examples)]
+    return [Finding(check, severity, message, advice, len(cases), printable(cases[:_EXAMPLES]))]
+
+
+def printable(cases: Iterable[object]) -> tuple[str, ...]:
+    """Text of some cases; a lone surrogate, as in a damaged name, becomes an escape."""
+    return tuple(str(case).encode("utf-8", "backslashreplace").decode() for case in cases)
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,11 @@ class CheckedSet:
 
     Args:
         name: Name of the set.
-        content: Content of its COCO or LVIS file: images, annotations, categories.
+        content: Content of its COCO or LVIS file as it was read: images, annotations, categories.
         image_root: Folder of its images.
         vocabulary: The classes it is used with.
         training: True for a training set, whose boxes of novel classes are left out.
+        evaluator: Type of its evaluator, such as "ov_lvis"; "" if that is not known.
     """
 
     name: str
@@ -76,6 +83,7 @@ class CheckedSet:
     image_root: Path
     vocabulary: Vocabulary
     training: bool = False
+    evaluator: str = ""
 
     asks_background: ClassVar[bool] = True  # "background" needs a text embedding too
 
@@ -89,8 +97,14 @@ class CheckedSet:
         vocabulary, metadata = dataset_vocabulary(name), MetadataCatalog.get(name)
         if metadata.get("json_file") is None:
             raise DataError(f"{name} has no annotation file of COCO's or LVIS's format to check.")
-        content = read_annotation_file(metadata.json_file)
-        return CheckedSet(name, content, Path(metadata.image_root), vocabulary, metadata.get("training", False))
+        return CheckedSet(
+            name,
+            read_annotation_file(metadata.json_file),
+            Path(metadata.image_root),
+            vocabulary,
+            training=metadata.get("training", False),
+            evaluator=metadata.get("evaluator_type", ""),
+        )
 
     @property
     def summary(self) -> str:
@@ -100,20 +114,25 @@ class CheckedSet:
             f"({len(self.vocabulary.novel)} novel)"
         )
 
+    @cached_property
+    def inspection(self) -> Inspection:
+        """The entries sorted into valid, repaired and not usable, by the reader that training and evaluation use."""
+        return inspect_content(self.content, self.image_root)
+
     @property
     def images(self) -> list[dict]:
-        """Entries of the file's images."""
-        return self.content["images"]
+        """Valid entries of the file's images, repaired."""
+        return self.inspection.content["images"]
 
     @property
     def annotations(self) -> list[dict]:
-        """Entries of the file's annotations."""
-        return self.content["annotations"]
+        """Valid entries of the file's annotations, repaired."""
+        return self.inspection.content["annotations"]
 
     @property
     def categories(self) -> list[dict]:
-        """Entries of the file's categories."""
-        return self.content["categories"]
+        """Valid entries of the file's categories, repaired."""
+        return self.inspection.content["categories"]
 
     @cached_property
     def image_of(self) -> dict:
@@ -127,4 +146,4 @@ class CheckedSet:
 
 def name_of(annotation: dict) -> str:
     """An annotation in a report."""
-    return f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"
+    return f"annotation {short(annotation.get('id'))} of image {annotation.get('image_id')}"

@@ -15,6 +15,7 @@ from ..datasets.registration import dataset_vocabulary
 from ..datasets.semantic import EVALUATOR, LABEL_SUFFIXES, SEMANTIC_SETS, files_by_stem
 from ..images.labels import read_labels
 from ..images.reading import read_rgb
+from ..vocabulary.texts import same_texts
 from .categories import names_without_words
 from .finding import Finding, Severity, found
 
@@ -131,6 +132,9 @@ def _check_names(checked: CheckedLabels) -> list[Finding]:
     return [
         *found("class-no-word", Severity.WARNING, "class names that mean nothing to a text encoder",
                "Name the class in words.", names_without_words(checked.vocabulary.names)),
+        *found("class-texts-same", Severity.WARNING, "classes that are one text to the text encoder",
+               "Merge or rename them: the encoder cannot tell them apart.",
+               [" = ".join(map(repr, group)) for group in same_texts(checked.vocabulary.names)]),
         *found("ignore-is-class", Severity.ERROR, "the ignore label is the value of a class, which is never scored",
                'Set "ignore" to a value that no class has.',
                [f"{checked.ignore_label}: {checked.classes[checked.ignore_label]!r}"] if inside else []),

@@ -1,6 +1,7 @@
 """Checks of image files: present, readable, of the annotated size, and not in both training and evaluation."""
 
 import hashlib
+import os
 from collections import defaultdict
 
 from tqdm import tqdm
@@ -28,7 +29,7 @@ def check_overlap(training: CheckedSet, evaluation: CheckedSet) -> list[Finding]
 
 def check_files(checked: CheckedSet) -> list[Finding]:
     """Every image of the file exists."""
-    absent = [str(checked.path(image)) for image in checked.images if not checked.path(image).is_file()]
+    absent = [str(checked.path(image)) for image in checked.images if not os.path.isfile(checked.path(image))]
     if absent and len(absent) == len(checked.images):
         return found(
             "images-absent", Severity.ERROR, f"none of the images lies below {checked.image_root}",
@@ -44,7 +45,7 @@ def check_pictures(checked: CheckedSet, sample: int = 0) -> list[Finding]:
     Args:
         sample: Number of pictures, spread evenly over the set; 0 for all.
     """
-    present = [image for image in checked.images if checked.path(image).is_file()]
+    present = [image for image in checked.images if os.path.isfile(checked.path(image))]
     chosen = Spread(present, sample)
     unreadable, rotated, other_size, of_content = [], [], [], defaultdict(list)
     for image in tqdm(chosen, desc=f"read {checked.name}", disable=len(chosen) < _LONG_JOB):

@@ -10,14 +10,13 @@ from pathlib import Path
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
-from ...structures import DataError, Vocabulary
-from ...structures.files import read_annotation_file
+from ...structures import Vocabulary
 from ..vocabulary.names import category_ids
+from .entries import read_annotations
+from .entry_rules import LVIS_KEYS
 from .image_lists import image_path
 
 logger = logging.getLogger(__name__)
-
-_LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass(frozen=True)
@@ -42,39 +41,32 @@ def load_annotations(
 
     Annotations of categories outside the vocabulary are left out; so are those of novel classes with `base_only`.
     The number left out is logged. Images are `image_root / file_name`, or, in LVIS files without "file_name", the
-    last two parts of "coco_url" below `image_root`.
+    last two parts of "coco_url" below `image_root`. A degenerate polygon is not a mask; its object keeps its box.
 
     Args:
         base_only: True for training; the file's categories may then lack novel classes.
 
     Raises:
-        DataError: The file is absent or malformed, or its categories lack a class of the vocabulary.
+        DataError: The file is absent or an entry is not usable (see `entries`), or its categories lack a class of the
+            vocabulary.
     """
-    content = read_annotation_file(json_file)
-    id_of = category_ids(content["categories"], vocabulary.names, optional=vocabulary.novel if base_only else ())
+    content = read_annotations(json_file, image_root)
+    optional = vocabulary.novel if base_only else ()
+    id_of = category_ids(content["categories"], vocabulary.names, optional=optional, where=json_file)
     label = {name: i for i, name in enumerate(vocabulary.names)}
     label_of = {id_of[name]: label[name] for name in id_of}
     wanted = {id_of[name] for name in id_of if not (base_only and name in vocabulary.novel)}
 
     records = {image["id"]: _record(image, Path(image_root)) for image in content["images"]}
-    left_out = invalid = 0
+    left_out = 0
     for annotation in content["annotations"]:
         if annotation["category_id"] not in wanted:
             left_out += 1
             continue
-        if annotation["image_id"] not in records:
-            raise DataError(
-                f"{json_file}: annotation {annotation.get('id')} belongs to image {annotation['image_id']}, "
-                "which the file does not list."
-            )
-        instance = _instance(annotation, label_of, json_file)
-        if instance is None:
-            invalid += 1
-            continue
-        records[annotation["image_id"]]["annotations"].append(instance)
+        records[annotation["image_id"]]["annotations"].append(_instance(annotation, label_of))
     logger.info(
-        "%s: %d images, %d annotations; left out: %d of other or novel classes, %d without a valid polygon",
-        json_file, len(records), len(content["annotations"]) - left_out - invalid, left_out, invalid,
+        "%s: %d images, %d annotations; left out: %d of other or novel classes",
+        json_file, len(records), len(content["annotations"]) - left_out, left_out,
     )  # fmt: skip
     frequency_of_id = {c["id"]: c["frequency"] for c in content["categories"] if "frequency" in c}
     return LoadedAnnotations(
@@ -87,31 +79,22 @@ def load_annotations(
 def _record(image: dict, image_root: Path) -> dict:
     path = image_path(image, image_root)
     record = {"file_name": str(path), "image_id": image["id"], "height": image["height"], "width": image["width"]}
-    record.update({key: image[key] for key in _LVIS_KEYS if key in image})
+    record.update({key: image[key] for key in LVIS_KEYS if key in image})
     record["annotations"] = []
     return record
 
 
-def _instance(annotation: dict, label_of: dict[int, int], json_file: str | Path) -> dict | None:
-    """The instance, or None when it has polygons of which none has three corners (as Detectron2 does)."""
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
-        raise DataError(
-            f"{json_file}: annotation {annotation.get('id')} needs a bbox [x, y, width, height]; got {box}."
-        )
+def _instance(annotation: dict, label_of: dict[int, int]) -> dict:
     instance = {
-        "bbox": box,
+        "bbox": annotation["bbox"],
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": label_of[annotation["category_id"]],
-        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "iscrowd": annotation.get("iscrowd", 0),
     }
     shape = annotation.get("segmentation")
     if isinstance(shape, dict):
         compressed = not isinstance(shape["counts"], list)
         instance["segmentation"] = shape if compressed else mask_util.frPyObjects(shape, *shape["size"])
     elif shape:
-        polygons = [polygon for polygon in shape if len(polygon) >= 6 and len(polygon) % 2 == 0]
-        if not polygons:
-            return None
-        instance["segmentation"] = polygons
+        instance["segmentation"] = shape
     return instance

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...structures import DataError, Vocabulary
-from ...structures.files import read_annotation_file
 from ..vocabulary.published import read_class_list, vocabulary
 from .catalog import register
+from .entries import read_annotations
 from .image_lists import ade20k_list, coco_folder_list, voc_list
 from .panoptic import register_panoptic_regions
 from .registration import register_open_vocab_dataset
@@ -151,6 +151,6 @@ def _register_absent(file: Path, *names: str) -> None:
 
 def _own_vocabulary(json_file: Path) -> Vocabulary:
     """All categories of an annotation file by id; the rare ones, where it knows frequencies, are novel."""
-    categories = sorted(read_annotation_file(json_file)["categories"], key=lambda c: c["id"])
+    categories = sorted(read_annotations(json_file)["categories"], key=lambda c: c["id"])
     rare = [c["name"] for c in categories if c.get("frequency") == "r"]
     return Vocabulary([c["name"] for c in categories], novel=rare)

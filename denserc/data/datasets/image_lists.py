@@ -4,11 +4,13 @@ No image is opened. `Spread` picks evenly spaced items of such a list.
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...structures import DataError
 from ...structures.files import read_annotation_file
+from ...structures.records import Record, read_text, short
 
 
 class Spread(Sequence):
@@ -36,22 +38,26 @@ VOC_LIST = "ImageSets/Segmentation/train.txt"  # 1,464 images in VOC2012
 ADE20K_IMAGES = "images/training"  # 20,210 images in ADEChallengeData2016
 
 _LOOKED_AT = 100
+_NO_PATH = re.compile(r"\\|://|\0|^/data/(upload|local-files)/")
 
 
 def folder_list(folder: str | Path) -> list[tuple[str, str]]:
-    """Every image file below a folder, sorted by path, which is also its id.
+    """Every image file below a folder, sorted by path, which is also its id; hidden files and folders are left out.
 
     Raises:
         DataError: The folder is missing or holds no image.
     """
     if not os.path.isdir(folder):
         raise DataError(f"{folder} is not a folder of images.")
-    paths = sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-    )
+    paths = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        paths += [
+            os.path.join(parent, name)
+            for name in names
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        ]
+    paths.sort()
     if not paths:
         raise DataError(f"No image below {folder}; looked for {sorted(IMAGE_SUFFIXES)}.")
     return [(path, path) for path in paths]
@@ -76,10 +82,10 @@ def coco_list(json_file: str | Path, image_root: str | Path) -> list[tuple[str, 
     Raises:
         DataError: The file is absent, malformed or empty, or its images are not below `image_root`.
     """
-    images = read_annotation_file(json_file, keys=("images",))["images"]
-    if not images:
+    images = Record(str(json_file), read_annotation_file(json_file, keys=("images",)))
+    if not images.list("images"):
         raise DataError(f"{json_file} lists no images.")
-    pairs = [(str(image_path(image, Path(image_root))), image["id"]) for image in images]
+    pairs = [_path_and_id(image, Path(image_root)) for image in images.records("images")]
     _require_most(pairs, f"{json_file} with the image root {image_root}")
     return pairs
 
@@ -95,13 +101,11 @@ def voc_list(root: str | Path, list_file: str = VOC_LIST) -> list[tuple[str, str
         DataError: The list is absent or empty, or its images are.
     """
     path = Path(root) / list_file
-    try:
-        words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist. Pascal VOC is named by its folder with JPEGImages and ImageSets, e.g. "
-            "VOCdevkit/VOC2012; see datasets/README.md."
-        ) from None
+    advice = (
+        "Pascal VOC is named by its folder with JPEGImages and ImageSets, e.g. VOCdevkit/VOC2012; see "
+        "datasets/README.md."
+    )
+    words = [line.split() for line in read_text(path, "image list", advice=advice).splitlines()]
     pairs = [(str(Path(root) / "JPEGImages" / f"{word[0]}.jpg"), word[0]) for word in words if word]
     if not pairs:
         raise DataError(f"{path} names no image.")
@@ -119,13 +123,48 @@ def ade20k_list(root: str | Path, images: str = ADE20K_IMAGES) -> list[tuple[str
     return [(path, Path(path).stem) for path, _ in folder_list(Path(root) / images)]
 
 
+def _path_and_id(image: Record, image_root: Path) -> tuple[str, int | str]:
+    name = "coco_url" if image.fields.get("file_name") is None and "coco_url" in image.fields else "file_name"
+    if not image.text(name) or "\0" in image.text(name):
+        raise image.fault(name, "the name of a file")
+    image.name("id")  # a number or text: proposals are found by it
+    return str(image_path({name: image.fields[name]}, image_root)), image.fields["id"]
+
+
 def image_path(image: dict, image_root: Path) -> Path:
-    """Path of an entry of a file's "images": by its "file_name", else by the last two parts of its "coco_url"."""
+    """Path of an entry of a file's "images": by its "file_name", else by the last two parts of its "coco_url".
+
+    Raises:
+        DataError: The entry has neither, or its name is Windows' path or a web address.
+    """
     if "file_name" in image:
-        return image_root / image["file_name"]
+        name = image["file_name"]
+        if not isinstance(name, str) or _NO_PATH.search(name):
+            _require_path(name, image, image_root)
+        return image_root / name
     if "coco_url" in image:
-        return image_root.joinpath(*image["coco_url"].split("/")[-2:])
+        url = image["coco_url"]
+        if not isinstance(url, str) or not url:
+            raise DataError(f"Image {image.get('id')}: 'coco_url' is {short(url)}; expected is a web address.")
+        return image_root.joinpath(*url.split("/")[-2:])
     raise DataError(f"Image {image.get('id')} has neither a file_name nor a coco_url.")
+
+
+def _require_path(name: object, image: dict, image_root: Path) -> None:
+    """Refuse what only looks like a path below the folder of the images."""
+    if not isinstance(name, str) or "\0" in name:
+        given, advice = short(name), "expected is the path of a file, a text"
+    elif os.path.isfile(image_root / name):  # a file may be called so
+        return
+    elif "://" in name:
+        given, advice = f"{short(name)}, an address", "download the images and write their names below the image folder"
+    elif name.startswith("/data/"):
+        given, advice = f"{short(name)}, a path of Label Studio", "write the file's name below the image folder"
+    else:
+        given, advice = f"{short(name)}, with Windows' backslashes", "write / for \\ in all file names"
+    raise DataError(
+        f"Image {short(image.get('id'))}: 'file_name' is {given}; {advice}. The image folder is {image_root}."
+    )
 
 
 def _require_most(pairs: Sequence[tuple[str, int | str]], source: str) -> None:

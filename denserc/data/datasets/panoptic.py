@@ -3,15 +3,23 @@
 The PNG gives each pixel a segment id, R + 256 G + 65536 B. Masks follow the stored pixels: EXIF does not rotate them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ...structures import DataError
 from ...structures.files import read_annotation_file
+from ...structures.records import Record, is_number, record_of, whole_id
+from ..images.opening import opened
 from .catalog import register
+from .entries import checked_content
+from .entry_rules import MAX_SIDE
+
+MAX_SEGMENT_ID = 256**3 - 1
+"""Largest id that three channels of 8 bits hold."""
+_NUMBERS = {int, float}
 
 
 class PanopticRegions(Sequence):
@@ -27,69 +35,71 @@ class PanopticRegions(Sequence):
         image_root: Folder of the pictures.
 
     Raises:
-        DataError: The JSON is absent or malformed; on access, a PNG that is absent or does not fit the JSON.
+        DataError: The JSON is absent, or an entry is not usable; names entry, field and value. On access, a PNG that
+            is absent, unreadable or of another size.
     """
 
     def __init__(self, json_file: str | Path, png_root: str | Path, image_root: str | Path):
         content = read_annotation_file(json_file)
         self.json_file = Path(json_file)
         self._png_root, self._image_root = Path(png_root), Path(image_root)
-        categories = sorted(content["categories"], key=lambda c: c["id"])
-        self.classes: tuple[str, ...] = tuple(c["name"] for c in categories)
-        self.is_thing: tuple[bool, ...] = tuple(bool(c.get("isthing", 1)) for c in categories)
-        self._label_of = {c["id"]: label for label, c in enumerate(categories)}
-        images = {image["id"]: image for image in content["images"]}
-        orphans = [a["image_id"] for a in content["annotations"] if a["image_id"] not in images]
-        if orphans:
-            raise DataError(f"{json_file} annotates images that it does not list: {orphans[:10]}.")
-        annotations = sorted(content["annotations"], key=lambda a: a["image_id"])
-        self._pairs = [(images[annotation["image_id"]], annotation) for annotation in annotations]
+        # The segments have rules of their own.
+        listed = checked_content({**content, "annotations": []}, json_file, bare=True)
+        categories = sorted(listed["categories"], key=lambda c: c["id"])
+        self.classes: tuple[str, ...] = tuple(_record(c, "category", json_file).text("name") for c in categories)
+        self.is_thing: tuple[bool, ...] = tuple(_is_thing(c, json_file) for c in categories)
+        label_of = {c["id"]: label for label, c in enumerate(categories)}
+        images = {image["id"]: image for image in listed["images"]}
+        place = Record(str(json_file), content)
+        found = [_annotation(entry, images, label_of) for entry in place.records("annotations")]
+        self._entries = sorted(found, key=lambda entry: entry.image_id)
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._entries)
 
     def __getitem__(self, index: int) -> dict:
-        image, annotation = self._pairs[index]
-        ids = read_segment_ids(self._png_root / annotation["file_name"])  # (height, width)
-        if ids.shape != (image["height"], image["width"]):
-            raise DataError(
-                f"{annotation['file_name']} is {ids.shape} (h, w), but {self.json_file} says "
-                f"{(image['height'], image['width'])}."
-            )
+        entry = self._entries[index]
+        ids = read_segment_ids(self._png_root / entry.png, entry.size)  # (height, width)
         return {
-            "file_name": str(self._image_root / _image_name(image, annotation)),
-            "image_id": image["id"],
-            "height": image["height"],
-            "width": image["width"],
-            "segments": [self._segment(segment, ids) for segment in annotation["segments_info"]],
+            "file_name": str(self._image_root / entry.picture),
+            "image_id": entry.image_id,
+            "height": entry.size[0],
+            "width": entry.size[1],
+            "segments": [
+                {
+                    "label": segment.label,
+                    "isthing": self.is_thing[segment.label],
+                    "iscrowd": segment.crowd,
+                    "bbox": segment.box,
+                    "mask": ids == segment.segment_id,
+                }
+                for segment in entry.segments
+            ],
         }
 
     @property
     def file_names(self) -> list[str]:
         """The pictures' paths, in order; no PNG is read."""
-        return [str(self._image_root / _image_name(image, annotation)) for image, annotation in self._pairs]
-
-    def _segment(self, segment: dict, ids: np.ndarray) -> dict:
-        if segment["category_id"] not in self._label_of:
-            raise DataError(f"{self.json_file} has no category {segment['category_id']} of segment {segment['id']}.")
-        label = self._label_of[segment["category_id"]]
-        x, y, width, height = segment["bbox"]
-        return {
-            "label": label,
-            "isthing": self.is_thing[label],
-            "iscrowd": bool(segment.get("iscrowd", 0)),
-            "bbox": (float(x), float(y), float(x + width), float(y + height)),
-            "mask": ids == segment["id"],
-        }
+        return [str(self._image_root / entry.picture) for entry in self._entries]
 
 
-def read_segment_ids(path: str | Path) -> np.ndarray:
-    """A panoptic PNG -> (H, W) int64 segment ids, 0 where nothing is labeled; DataError when it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            rgb = np.asarray(image.convert("RGB")).astype(np.int64)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"The panoptic PNG {path} cannot be read: {error}.") from error
+def read_segment_ids(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read a panoptic PNG as (H, W) int64 segment ids, 0 where nothing is labeled.
+
+    Args:
+        size: Expected (h, w), compared with the file's header before anything is decoded; None for any.
+
+    Raises:
+        DataError: The file is absent, not an image, too large, or of another size.
+    """
+    with opened(path, "panoptic PNG") as image:
+        found = image.height, image.width
+        if size is not None and found != size:
+            raise DataError(
+                f"The panoptic PNG {path} is {found} (h, w); its image is {size}. Export the PNG files again, or "
+                "correct the sizes in the JSON file."
+            )
+        rgb = np.asarray(image.convert("RGB")).astype(np.int64)
     return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
 
 
@@ -113,5 +123,85 @@ def register_panoptic_regions(
     register(name, load, json_file=str(json_file), image_root=str(image_root), evaluator_type="region_classification")
 
 
-def _image_name(image: dict, annotation: dict) -> str:
-    return image.get("file_name") or Path(annotation["file_name"]).with_suffix(".jpg").name
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    segment_id: int
+    label: int
+    crowd: bool
+    box: tuple[float, float, float, float]  # (x1, y1, x2, y2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    image_id: int
+    png: str
+    picture: str
+    size: tuple[int, int]  # (h, w)
+    segments: tuple[_Segment, ...]
+
+
+def _annotation(record: Record, images: Mapping[int, dict], label_of: Mapping[int, int]) -> _Entry:
+    image_id, png = whole_id(record.fields.get("image_id")), record.text("file_name")
+    if image_id not in images:
+        raise record.fault("image_id", "the id of an image that the file lists")
+    image = _record(images[image_id], "image", record.where.split(",")[0])
+    if image.fields.get("height") is None or image.fields.get("width") is None:
+        raise DataError(f"{image.where}: there is no 'height' or no 'width'; expected are whole numbers of pixels.")
+    size = (image.whole("height", low=1), image.whole("width", low=1))
+    segments: dict[int, _Segment] = {}
+    for index, fields in enumerate(record.list("segments_info")):
+        segment = _plain_segment(fields, label_of)
+        if segment is None or segment.segment_id in segments:
+            one = record_of(f"{record.where}, segments_info[{index}]", fields)
+            segment = _segment(one, label_of)
+            if segment.segment_id in segments:
+                raise one.fault("id", "an id that no other segment of the image has")
+        segments[segment.segment_id] = segment
+    picture = image.fields.get("file_name") or Path(png).with_suffix(".jpg").name
+    return _Entry(image_id, png, picture, size, tuple(segments.values()))
+
+
+def _plain_segment(fields: object, label_of: Mapping[int, int]) -> _Segment | None:
+    """The segment if it is valid as it is, without a `Record`, which takes longer; else None: see `_segment`."""
+    if type(fields) is not dict:
+        return None
+    segment_id, category, box = fields.get("id"), fields.get("category_id"), fields.get("bbox")
+    crowd = fields.get("iscrowd", 0)
+    if type(segment_id) is not int or type(category) is not int or type(crowd) is not int or type(box) is not list:
+        return None
+    if len(box) != 4 or not _NUMBERS.issuperset(map(type, box)) or category not in label_of:
+        return None
+    x, y, width, height = box
+    inside = -MAX_SIDE <= x <= MAX_SIDE and -MAX_SIDE <= y <= MAX_SIDE and 0 <= width <= MAX_SIDE
+    if not (inside and 0 <= height <= MAX_SIDE and 0 < segment_id <= MAX_SEGMENT_ID and 0 <= crowd <= 1):
+        return None
+    return _Segment(
+        segment_id, label_of[category], crowd == 1, (float(x), float(y), float(x + width), float(y + height))
+    )
+
+
+def _segment(record: Record, label_of: Mapping[int, int]) -> _Segment:
+    label = label_of.get(whole_id(record.fields.get("category_id")))
+    if label is None:
+        raise record.fault("category_id", "the id of a category that the file lists")
+    box = record.list("bbox")
+    if len(box) != 4 or not all(is_number(side) and abs(side) <= MAX_SIDE for side in box) or min(box[2:]) < 0:
+        raise record.fault("bbox", f"[x, y, width, height], finite, of at most {MAX_SIDE:,} pixels, sides from 0")
+    x, y, width, height = map(float, box)
+    segment_id = record.whole("id", low=1, high=MAX_SEGMENT_ID)
+    return _Segment(segment_id, label, _flag(record, "iscrowd", 0), (x, y, x + width, y + height))
+
+
+def _is_thing(category: dict, json_file: str | Path) -> bool:
+    return _flag(_record(category, "category", json_file), "isthing", 1)
+
+
+def _flag(record: Record, field: str, default: int) -> bool:
+    value = record.fields.get(field, default)
+    if value not in (0, 1):  # true and false are 1 and 0
+        raise record.fault(field, "0 or 1")
+    return bool(value)
+
+
+def _record(entry: dict, kind: str, json_file: str | Path) -> Record:
+    return Record(f"{json_file}, {kind} {entry['id']}", entry)

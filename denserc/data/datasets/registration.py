@@ -4,18 +4,22 @@ Registering reads no annotation file: records come when they are asked for (`Dat
 with them the metadata that only the file can give, `thing_dataset_id_to_contiguous_id`.
 """
 
+import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...structures import BACKGROUND, ConfigurationError, DataError, Vocabulary
+from ...structures import BACKGROUND, ConfigurationError, DataError, Vocabulary, class_names
+from ...structures.records import short
+from ...structures.yaml_files import read_yaml
 from ..vocabulary.published import read_class_list
 from .annotations import load_annotations
 from .catalog import register
 from .semantic import register_semantic_dataset
 
+_SET_NAME = re.compile(r"[^/\\\0]*[^/\\\0\s][^/\\\0]*")
 _DESCRIPTION_KEYS = {"name", "base", "novel", "train", "val", "evaluator"}
 _SPLIT_KEYS = {"annotations", "images"}
 _SEMANTIC_KEYS = {"name", "classes", "novel", "ignore", "train", "val"}
@@ -82,8 +86,7 @@ def dataset_vocabulary(name: str, *, training: bool = False) -> Vocabulary:
     Raises:
         DataError: The name is not registered, or without classes.
     """
-    if name not in DatasetCatalog:
-        raise DataError(f"No data set {name!r} is registered; registered are {sorted(DatasetCatalog.list())}.")
+    _require_registered(name)
     metadata = MetadataCatalog.get(name)
     semantic = str(metadata.get("evaluator_type")).endswith("sem_seg")  # Detectron2's own sets have both kinds of names
     names = metadata.get("training_classes") if training else None
@@ -93,6 +96,27 @@ def dataset_vocabulary(name: str, *, training: bool = False) -> Vocabulary:
         raise DataError(f"The data set {name!r} is registered without classes.")
     novel = [one for one in metadata.get("novel_classes", ()) if one != BACKGROUND]
     return Vocabulary(names, novel=[one for one in novel if one in names] if training else novel)
+
+
+def dataset_records(name: str) -> list[dict]:
+    """The records of a registered set.
+
+    Raises:
+        DataError: The name is not registered; or its files are absent or broken.
+    """
+    _require_registered(name)
+    return DatasetCatalog.get(name)
+
+
+def _require_registered(name: str) -> None:
+    if name not in DatasetCatalog:
+        known = DatasetCatalog.list()
+        near = get_close_matches(name, known, n=1)
+        raise DataError(
+            f"No data set {name!r} is registered, of {len(known)}; "
+            f"the nearest: {repr(near[0]) if near else 'none is like it'}. "
+            "DATASETS.REGISTER names descriptions of own sets (datasets/README.md)."
+        )
 
 
 def register_from_yaml(path: str | Path) -> tuple[str, ...]:
@@ -118,79 +142,135 @@ def register_from_yaml(path: str | Path) -> tuple[str, ...]:
         val: {images: images/val, labels: labels/val}
 
     Raises:
-        ConfigurationError: A key that is unknown or missing.
+        ConfigurationError: A key that is unknown or missing, or has a value of another type.
         DataError: The description or a class list cannot be read.
     """
     path = Path(path)
-    try:
-        description = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise DataError(f"The data set description {path} cannot be read: {error}.") from error
-    if isinstance(description, dict) and "classes" in description:
-        return _register_semantic(path, description)
-    _check_keys(path, description, known=_DESCRIPTION_KEYS, needed={"name", "base"})
-    splits = [split for split in ("train", "val") if split in description]
-    if not splits:
-        raise ConfigurationError(f"{path} describes neither 'train' nor 'val'.")
-    base, novel = (_names(path, key, description.get(key, [])) for key in ("base", "novel"))
-    names = []
-    for split in splits:
-        files = description[split]
-        _check_keys(path, files, known=_SPLIT_KEYS, needed=_SPLIT_KEYS)
-        names.append(f"{description['name']}_{split}")
+    description = _Description(path, read_yaml(path, "data set description"))
+    if "classes" in description.fields:
+        return _register_semantic(description)
+    description.require_keys(known=_DESCRIPTION_KEYS, needed={"name", "base"})
+    base, novel = description.class_names("base"), description.class_names("novel")
+    evaluator = description.choice("evaluator", ("ov_coco", "ov_lvis"), default="ov_coco")
+    splits = {split: part.paths(_SPLIT_KEYS) for split, part in description.splits()}
+    for split, paths in splits.items():
         register_open_vocab_dataset(
-            names[-1],
-            path.parent / files["annotations"],
-            path.parent / files["images"],
+            f"{description.name()}_{split}",
+            paths["annotations"],
+            paths["images"],
             base=base,
             novel=novel,
-            evaluator_type=description.get("evaluator", "ov_coco"),
+            evaluator_type=evaluator,
             training=split == "train",
         )
-    return tuple(names)
+    return tuple(f"{description.name()}_{split}" for split in splits)
 
 
-def _register_semantic(path: Path, description: dict) -> tuple[str, ...]:
+def _register_semantic(description: "_Description") -> tuple[str, ...]:
     """Register the sets of a description with "classes"."""
-    _check_keys(path, description, known=_SEMANTIC_KEYS, needed={"name", "classes"})
-    splits = [split for split in ("train", "val") if split in description]
-    if not splits:
-        raise ConfigurationError(f"{path} describes neither 'train' nor 'val'.")
-    ignore = description.get("ignore", 255)
-    if not isinstance(ignore, int) or isinstance(ignore, bool) or ignore < 0:
-        raise ConfigurationError(f"{path}: 'ignore' must be a value of the label files, 0 or more; got {ignore!r}.")
-    classes, novel = (_names(path, key, description.get(key, [])) for key in ("classes", "novel"))
-    for split in splits:
-        folders = description[split]
-        _check_keys(path, folders, known=_SEMANTIC_SPLIT_KEYS, needed=_SEMANTIC_SPLIT_KEYS)
+    description.require_keys(known=_SEMANTIC_KEYS, needed={"name", "classes"})
+    ignore = description.fields.get("ignore", 255)
+    if not isinstance(ignore, int) or isinstance(ignore, bool) or not 0 <= ignore <= 65535:
+        raise description.fault("ignore", "a value of the label files, 0 to 65535")
+    classes, novel = description.class_names("classes"), description.class_names("novel")
+    splits = {split: part.paths(_SEMANTIC_SPLIT_KEYS) for split, part in description.splits()}
+    for split, paths in splits.items():
         register_semantic_dataset(
-            f"{description['name']}_{split}",
-            path.parent / folders["images"],
-            path.parent / folders["labels"],
+            f"{description.name()}_{split}",
+            paths["images"],
+            paths["labels"],
             classes=classes,
             novel=novel,
             ignore_label=ignore,
             training=split == "train",
         )
-    return tuple(f"{description['name']}_{split}" for split in splits)
+    return tuple(f"{description.name()}_{split}" for split in splits)
 
 
-def _names(path: Path, key: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return read_class_list(path.parent / value)
-    if not isinstance(value, list):
-        raise ConfigurationError(f"{path}: {key!r} must be a list of class names, or a file of them; got {value!r}.")
-    # YAML reads yes, no, on and off as truth values, 1 and 2.5 as numbers.
-    wrong = [name for name in value if not isinstance(name, str)]
-    if wrong:
-        raise ConfigurationError(f"{path}: {key!r} has {wrong}, which YAML reads as no text. Put quotes around it.")
-    return tuple(value)
+class _Description:
+    """A mapping of a description, whose faults name the file and the key.
 
+    Args:
+        path: File of the description, for messages; paths in it are relative to its folder.
+        fields: Content.
+        prefix: Key of the mapping within the file, with a dot; "" for the file itself.
 
-def _check_keys(path: Path, mapping: object, known: set[str], needed: set[str]) -> None:
-    given = set(mapping) if isinstance(mapping, dict) else set()
-    if not isinstance(mapping, dict) or given - known or needed - given:
-        raise ConfigurationError(
-            f"{path}: expected a mapping with the keys {sorted(known)}, at least {sorted(needed)}; got "
-            f"{sorted(map(str, given)) if isinstance(mapping, dict) else mapping!r}."
-        )
+    Raises:
+        ConfigurationError: The content is not a mapping.
+    """
+
+    def __init__(self, path: Path, fields: object, prefix: str = ""):
+        self.path, self.prefix = path, prefix
+        if not isinstance(fields, dict):
+            where = f"{path}: {prefix[:-1]!r}" if prefix else f"{path}"
+            given = "empty" if fields is None else short(fields)
+            raise ConfigurationError(f"{where} is {given}; expected is a mapping, such as 'name: birds'.")
+        self.fields = fields
+
+    def fault(self, key: str, expected: str) -> ConfigurationError:
+        """The error of a key with a wrong value."""
+        given = short(self.fields[key]) if key in self.fields else "absent"
+        return ConfigurationError(f"{self.path}: '{self.prefix}{key}' is {given}; expected is {expected}.")
+
+    def require_keys(self, known: set[str], needed: set[str]) -> None:
+        """Refuse unknown keys, with the nearest known one, and absent ones."""
+        for key in self.fields:
+            if key not in known:
+                near = get_close_matches(str(key), known, n=1)
+                raise ConfigurationError(
+                    f"{self.path}: there is no key '{self.prefix}{key}'."
+                    + (f" The nearest is {near[0]!r}." if near else "")
+                    + f" Known are {', '.join(sorted(known))}."
+                )
+        for key in sorted(needed - set(self.fields)):
+            raise self.fault(key, f"a value; needed are {', '.join(sorted(needed))}")
+
+    def name(self) -> str:
+        """The name of the sets."""
+        name = self.fields["name"]
+        if not isinstance(name, str) or not _SET_NAME.fullmatch(name):
+            raise self.fault("name", "a text without / that names a folder too; put quotes around a number")
+        return name
+
+    def choice(self, key: str, legal: tuple[str, ...], *, default: str) -> str:
+        """A key with one of several words."""
+        value = self.fields.get(key, default)
+        if value not in legal:
+            raise self.fault(key, " or ".join(map(repr, legal)))
+        return value
+
+    def class_names(self, key: str) -> tuple[str, ...]:
+        """A list of class names, or those of a file that the key names; () for an absent key."""
+        value = self.fields.get(key, [])
+        if isinstance(value, str) and value.strip():
+            return read_class_list(self._path(key, value))
+        if not isinstance(value, list):
+            raise self.fault(key, "a list of class names, or the path of a file of them")
+        # YAML reads yes, no, on and off as truth values, 1 and 2.5 as numbers.
+        wrong = [name for name in value if not isinstance(name, str)]
+        if wrong:
+            raise ConfigurationError(
+                f"{self.path}: '{self.prefix}{key}' has {short(wrong)}, which YAML reads as no text. Put quotes around "
+                "it."
+            )
+        return class_names(value, f"{self.path}: the classes of '{self.prefix}{key}'")
+
+    def splits(self) -> list[tuple[str, "_Description"]]:
+        """The described splits, at least one of train and val."""
+        self.name()
+        found = [split for split in ("train", "val") if split in self.fields]
+        if not found:
+            raise ConfigurationError(f"{self.path} describes neither 'train' nor 'val'.")
+        return [(split, _Description(self.path, self.fields[split], f"{split}.")) for split in found]
+
+    def paths(self, keys: set[str]) -> dict[str, Path]:
+        """The paths of a split, all of which must be there."""
+        self.require_keys(known=keys, needed=keys)
+        return {key: self._path(key, self.fields[key]) for key in sorted(keys)}
+
+    def _path(self, key: str, value: object) -> Path:
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
+            raise self.fault(key, "the path of a file or folder, a text")
+        if "://" in value:
+            raise self.fault(key, "a local path; download it first")
+        return self.path.parent / value

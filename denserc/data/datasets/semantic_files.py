@@ -5,22 +5,27 @@
 
 import logging
 import os
+import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from ...structures import BACKGROUND, ConfigurationError, DataError, atomic_path
 from ...structures.files import read_annotation_file
+from ...structures.records import short
 from ..images.labels import read_labels, read_rgb_labels, write_labels
+from ..images.opening import opened
 from . import label_maps
-from .image_lists import voc_list
+from .entries import checked_content
+from .image_lists import image_path, voc_list
 from .panoptic import PanopticRegions
+from .semantic_masks import MergedContext, decode_mask, read_label_map
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +92,7 @@ def plan(name: str, root: Path, *, split: str = "val", json_file: Path | None = 
 def write_label_files(
     jobs: Sequence[LabelJob], *, expected: int | None, ignore: int | None = None, workers: int = 1, title: str = ""
 ) -> LabelCounts:
-    """Write label files; one that exists is written again.
+    """Write label files; one that exists is written again. After an error none of them is left.
 
     Args:
         expected: Number of jobs, asserted before anything is written; None for any.
@@ -95,16 +100,21 @@ def write_label_files(
         workers: Number of threads.
 
     Raises:
-        DataError: Another number of files, or a value that the official files do not hold.
+        DataError: Another number of files, two of the same name, an official file that cannot be read, or a value that
+            the official files do not hold.
     """
     if expected is not None and len(jobs) != expected:
         raise DataError(
             f"{title or 'The set'} has {len(jobs):,} label files, but {expected:,} were expected. Is a part missing? "
             "--any-count takes what there is."
         )
+    _require_own_names(jobs)
     pixels, skipped = np.zeros(65536, dtype=np.int64), 0
+    stop = threading.Event()
 
     def run(job: LabelJob) -> np.ndarray | None:
+        if stop.is_set():
+            return None
         labels = job.labels()
         if job.image is not None:
             labels = _with_image(labels, *job.image)
@@ -113,14 +123,48 @@ def write_label_files(
         write_labels(job.out, labels)
         return np.bincount(labels.reshape(-1), minlength=65536)
 
-    with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(run, jobs)
-        for counts in tqdm(results, desc=title, total=len(jobs), disable=len(jobs) < _LONG_JOB):
-            if counts is None:
-                skipped += 1
-            else:
-                pixels += counts
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            results = pool.map(run, jobs)
+            try:
+                for counts in tqdm(results, desc=title, total=len(jobs), disable=len(jobs) < _LONG_JOB):
+                    if counts is None:
+                        skipped += 1
+                    else:
+                        pixels += counts
+            except BaseException:
+                stop.set()  # the pool ends its waiting jobs before it closes
+                raise
+    except DataError:
+        for job in jobs:
+            job.out.unlink(missing_ok=True)
+        raise
     return LabelCounts(len(jobs) - skipped, skipped, pixels)
+
+
+def _require_own_names(jobs: Sequence[LabelJob]) -> None:
+    """DataError if two jobs write the same file."""
+    outs = Counter(job.out for job in jobs)
+    twice = [str(out) for out, number in outs.items() if number > 1]
+    if twice:
+        raise DataError(
+            f"{len(twice)} label files belong to several images, the first {twice[0]}. Give images names that differ "
+            "without folder and suffix."
+        )
+
+
+def label_path(folder: Path, picture: str, suffix: str) -> Path:
+    """The label file of a picture, of the same path without suffix.
+
+    Raises:
+        DataError: The path leads out of the folder.
+    """
+    name = PurePosixPath(picture)
+    if not name.name or name.is_absolute() or ".." in name.parts:
+        raise DataError(
+            f"'file_name' is {short(picture)}, which leads out of the folder of the images. Write paths relative to it."
+        )
+    return folder / name.with_suffix(suffix)
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
@@ -181,7 +225,7 @@ def _voc(convert: Callable, out: str) -> Callable[[Path, str], list[LabelJob]]:
 
 def _context(convert: Callable, out: str) -> Callable[[Path, Path], list[LabelJob]]:
     def jobs(root: Path, json_file: Path) -> list[LabelJob]:
-        merged = _MergedContext(json_file)
+        merged = MergedContext(json_file)
         return [LabelJob(root / "VOCdevkit/VOC2010/annotations_detectron2" / out / f"{name}.png",
                          lambda name=name: convert(merged.labels(name))) for name in merged.names]  # fmt: skip
 
@@ -191,8 +235,8 @@ def _context(convert: Callable, out: str) -> Callable[[Path, Path], list[LabelJo
 def _context_459(root: Path, json_file: Path) -> list[LabelJob]:
     folder = root / "VOCdevkit" / "VOC2010"
     return [LabelJob(folder / "annotations_detectron2" / "pc459_val" / f"{name}.tif",
-                     lambda name=name: label_maps.context_459(_label_map(folder / "trainval" / f"{name}.mat")))
-            for name in _MergedContext(json_file).names]  # fmt: skip
+                     lambda name=name: label_maps.context_459(read_label_map(folder / "trainval" / f"{name}.mat")))
+            for name in MergedContext(json_file).names]  # fmt: skip
 
 
 def _cityscapes(root: Path, split: str) -> list[LabelJob]:
@@ -243,56 +287,6 @@ CLASSES = {
 SKIPPED_IF_ONLY = {"voc_20": label_maps.IGNORED}
 
 
-class _MergedContext:
-    """PASCAL in Detail's trainval_merged.json: label maps of its validation images, masks painted in their order."""
-
-    def __init__(self, json_file: Path):
-        content = read_annotation_file(json_file, keys=("images", "annos_segmentation"))
-        self._images = {
-            Path(image["file_name"]).stem: image for image in content["images"] if image.get("phase") == "val"
-        }
-        if not self._images:
-            raise DataError(f"{json_file} lists no images of the phase 'val'.")
-        self.names = sorted(self._images)
-        self._masks: dict[int, list[dict]] = {image["image_id"]: [] for image in self._images.values()}
-        for annotation in content["annos_segmentation"]:
-            if annotation["image_id"] in self._masks:
-                self._masks[annotation["image_id"]].append(annotation)
-
-    def labels(self, name: str) -> np.ndarray:
-        """(H, W) int32 category ids, 0 where nothing is labeled."""
-        image = self._images[name]
-        labels = np.zeros((image["height"], image["width"]), dtype=np.int32)
-        for annotation in self._masks[image["image_id"]]:
-            labels[decode_mask(annotation["segmentation"], labels.shape)] = annotation["category_id"]
-        return labels
-
-
-def decode_mask(segmentation: dict | list, size: tuple[int, int]) -> np.ndarray:
-    """Polygons or run lengths, compressed or not -> (h, w) bool; DataError where they are of another size."""
-    if isinstance(segmentation, list):
-        encoded = mask_util.merge(mask_util.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        encoded = mask_util.frPyObjects(segmentation, *size)
-    else:
-        encoded = segmentation
-    mask = mask_util.decode(encoded).astype(bool)
-    if mask.shape != size:
-        raise DataError(f"A mask is {mask.shape} (h, w), its image {size}.")
-    return mask
-
-
-def _label_map(path: Path) -> np.ndarray:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ConfigurationError("PASCAL-Context's 459 classes come in .mat files: pip install scipy.") from error
-    try:
-        return loadmat(str(path))["LabelMap"]
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as PASCAL-Context's LabelMap: {error!r}.") from error
-
-
 def _with_image(labels: np.ndarray, image: Path, out: Path, longest: int = 512) -> np.ndarray:
     """Write an image with a shorter side of at most `longest` pixels, and its labels in that size.
 
@@ -300,10 +294,8 @@ def _with_image(labels: np.ndarray, image: Path, out: Path, longest: int = 512) 
     """
     import cv2
 
-    try:
-        pixels = np.array(Image.open(image).convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"The image {image} cannot be read ({error}).") from error
+    with opened(image, "image") as picture:
+        pixels = np.array(picture.convert("RGB"))
     h, w = labels.shape
     if pixels.shape[:2] != (h, w):
         raise DataError(f"{image} is {pixels.shape[:2]} (h, w), its label file {labels.shape}.")
@@ -350,6 +342,11 @@ def instance_jobs(
         background: Pixels without an object are class 0, "background"; otherwise they are ignored.
     """
     content = read_annotation_file(json_file)
+    if isinstance(content["annotations"], list):  # boxes are not used, and may be absent
+        content["annotations"] = [
+            {"bbox": [0, 0, 0, 0], **a} if isinstance(a, dict) else a for a in content["annotations"]
+        ]
+    content = checked_content(content, json_file, bare=False)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     first = int(background)
     classes = ((BACKGROUND,) if background else ()) + tuple(category["name"] for category in categories)
@@ -374,7 +371,7 @@ def instance_jobs(
 
     suffix = ".png" if dtype is np.uint8 else ".tif"
     return [
-        LabelJob(out / f"{os.path.splitext(image['file_name'])[0]}{suffix}", lambda image=image: labels(image))
+        LabelJob(label_path(out, str(image_path(image, Path())), suffix), lambda image=image: labels(image))
         for image in content["images"]
     ], classes
 

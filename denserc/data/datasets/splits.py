@@ -15,7 +15,9 @@ import numpy as np
 
 from ...structures import DataError, Vocabulary
 from ...structures.files import read_annotation_file, write_json
+from ...structures.records import Record
 from ..vocabulary.names import categories_by_name, category_ids
+from .entries import read_annotations
 
 OFFICIAL_TRAIN_IMAGES = 107_761
 OFFICIAL_VAL_IMAGES = 4_836
@@ -180,7 +182,7 @@ def write_ov_coco_splits(
         out: Folder for instances_train2017_base.json, instances_val2017_all.json and classes.json.
         vocabulary: Vocabulary whose novel part is kept from training.
         train_json, val_json: The complete annotation files; None leaves that split out.
-        expected_train_images, expected_val_images: Numbers of images, checked before anything of that split is written.
+        expected_train_images, expected_val_images: Numbers of images, checked before anything is written.
 
     Returns:
         {file name: counts} of the files written.
@@ -189,16 +191,17 @@ def write_ov_coco_splits(
         DataError: A file that cannot be used, a class that it lacks, counts that differ from those expected.
     """
     out = Path(out)
-    counts = {}
+    splits, counts = {}, {}
     for json_file, derive, name, expected in (
         (train_json, ov_train_split, OV_COCO_TRAIN, expected_train_images),
         (val_json, ov_val_split, OV_COCO_VAL, expected_val_images),
     ):
         if json_file is None:
             continue
-        split = derive(read_annotation_file(json_file), vocabulary)
-        counts[name] = count(split)
+        splits[name] = derive(read_annotations(json_file), vocabulary)
+        counts[name] = count(splits[name])
         counts[name].require(images=expected, what=f"{name} from {json_file}")
+    for name, split in splits.items():
         write_json(out / name, split)
     write_json(out / CLASSES, class_lists(vocabulary))
     return counts
@@ -208,7 +211,7 @@ def write_lvis_norare(
     out_file: str | Path, train_json: str | Path, *, expected_images: int | None = None
 ) -> SplitCounts:
     """Write an LVIS training file without the annotations of rare classes; returns its counts."""
-    split = lvis_norare_split(read_annotation_file(train_json))
+    split = lvis_norare_split(read_annotations(train_json))
     counts = count(split)
     counts.require(images=expected_images, what=f"{out_file} from {train_json}")
     write_json(out_file, split)
@@ -225,7 +228,12 @@ def class_lists(vocabulary: Vocabulary) -> dict[str, list[str]]:
 
 def read_classes(path: str | Path) -> Vocabulary:
     """The vocabulary of a classes.json: base names, then novel ones."""
-    content = read_annotation_file(path, keys=("base", "novel"))
-    if not all(isinstance(content[key], list) for key in ("base", "novel")):
-        raise DataError(f'{path} must hold the lists "base" and "novel".')
-    return Vocabulary((*content["base"], *content["novel"]), novel=content["novel"])
+    content = Record(str(path), read_annotation_file(path, keys=("base", "novel")))
+    for key in ("base", "novel"):
+        if not all(isinstance(name, str) for name in content.list(key)):
+            raise content.fault(key, "a list of class names")
+    base, novel = content.list("base"), content.list("novel")
+    try:
+        return Vocabulary((*base, *novel), novel=novel)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None

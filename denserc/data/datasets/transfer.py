@@ -1,14 +1,20 @@
 """Objects365 and Pascal VOC as annotation files for zero-shot transfer, derived from only the official files."""
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from xml.etree import ElementTree
 
 from ...structures import DataError, Vocabulary
-from ...structures.files import read_annotation_file, write_json
+from ...structures.files import write_json
+from ...structures.records import MAX_ID, short
 from ..vocabulary.names import categories_by_name, find_names
+from .entries import read_annotations
 from .image_lists import voc_list
 from .splits import SplitCounts, count
+from .voc_xml import read_voc_xml
+
+logger = logging.getLogger(__name__)
 
 OBJECTS365_VAL = "objects365_val_names.json"  # written below objects365v1/ or objects365v2/
 VOC_TEST = "voc2007_test.json"  # written below VOCdevkit/VOC2007/
@@ -44,7 +50,10 @@ def objects365_names(content: dict, vocabulary: Vocabulary, misspelt: Mapping[st
 
 def short_paths(content: dict) -> dict:
     """The file with images named by their last two parts: "images/v1/patch8/a.jpg" -> "patch8/a.jpg"."""
-    images = [{**image, "file_name": "/".join(image["file_name"].split("/")[-2:])} for image in content["images"]]
+    images = [
+        {**image, "file_name": "/".join(image["file_name"].split("/")[-2:])} if "file_name" in image else image
+        for image in content["images"]
+    ]
     return {**content, "images": images}
 
 
@@ -67,13 +76,13 @@ def write_objects365(
     Raises:
         DataError: See objects365_names; or another number of images.
     """
-    content = objects365_names(read_annotation_file(json_file), vocabulary, misspelt)
+    content = objects365_names(read_annotations(json_file), vocabulary, misspelt)
     counts = count(content)
     counts.require(images=expected_images, what=str(json_file))
-    if image_root is not None and content["images"]:
-        short = short_paths({"images": content["images"][:1]})["images"][0]["file_name"]
+    if image_root is not None and "file_name" in content["images"][0]:
+        shortened = short_paths({"images": content["images"][:1]})["images"][0]["file_name"]
         official = content["images"][0]["file_name"]
-        if not (Path(image_root) / official).is_file() and (Path(image_root) / short).is_file():
+        if not (Path(image_root) / official).is_file() and (Path(image_root) / shortened).is_file():
             content = short_paths(content)
     write_json(out_file, content)
     return counts
@@ -94,20 +103,17 @@ def voc_annotations(root: str | Path, image_set: str, names: Sequence[str]) -> d
     Raises:
         DataError: A list, an annotation or an image's folder is absent or malformed, or a class is not in `names`.
     """
-    root = Path(root)
+    root, list_file = Path(root), f"ImageSets/Main/{image_set}.txt"
     images, annotations = [], []
     category = {name: number for number, name in enumerate(names, 1)}
-    for path, name in voc_list(root, f"ImageSets/Main/{image_set}.txt"):
-        image_id = int(name.replace("_", ""))
-        tree = _read_xml(root / "Annotations" / f"{name}.xml")
-        h, w = (int(_text(tree, f"size/{side}", name)) for side in ("height", "width"))
-        images.append({"id": image_id, "file_name": Path(path).name, "height": h, "width": w})
-        for item in tree.iter("object"):
-            given = _text(item, "name", name)
-            meant = find_names([given], names).get(given)
+    for image_id, (path, name) in _voc_ids(voc_list(root, list_file), root / list_file).items():
+        found = read_voc_xml(root / "Annotations" / f"{name}.xml")
+        images.append({"id": image_id, "file_name": Path(path).name, "height": found.height, "width": found.width})
+        for item in found.objects:
+            meant = find_names([item.name], names).get(item.name)
             if meant is None:
-                raise DataError(f"{name}.xml has the class {given!r}; known are {list(names)}.")
-            x1, y1, x2, y2 = (float(_text(item, f"bndbox/{side}", name)) for side in ("xmin", "ymin", "xmax", "ymax"))
+                raise DataError(f"{item.where}: <name> is {short(item.name)}; known classes are {', '.join(names)}.")
+            x1, y1, x2, y2 = item.corners
             box = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]
             annotations.append(
                 {
@@ -116,7 +122,7 @@ def voc_annotations(root: str | Path, image_set: str, names: Sequence[str]) -> d
                     "category_id": category[meant],
                     "bbox": box,
                     "area": box[2] * box[3],
-                    "iscrowd": int(item.findtext("difficult") or 0),
+                    "iscrowd": int(item.difficult),
                 }
             )
     categories = [{"id": number, "name": name} for name, number in category.items()]
@@ -134,15 +140,25 @@ def write_voc(
     return counts
 
 
-def _read_xml(path: Path) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError) as error:
-        raise DataError(f"The annotation {path} cannot be read: {error}.") from error
+def _voc_ids(pairs: Sequence[tuple[str, str]], list_file: Path) -> dict[int, tuple[str, str]]:
+    """{image id: (path, name)}: the id is the name without "_". A name that comes twice is taken once.
 
-
-def _text(element: ElementTree.Element, path: str, name: str) -> str:
-    text = element.findtext(path)
-    if text is None:
-        raise DataError(f"{name}.xml lacks {path!r} below <{element.tag}>.")
-    return text.strip()
+    Raises:
+        DataError: A name is not a number, or two names have the same id.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    for path, name in pairs:
+        digits = name.replace("_", "")
+        image_id = int(digits) if re.fullmatch("[0-9]{1,16}", digits) else MAX_ID
+        if image_id >= MAX_ID:
+            raise DataError(
+                f"{list_file}: {short(name)} is not a name of Pascal VOC, digits such as 000001 or 2008_000001. Rename "
+                "the image and its annotation; the digits become its id."
+            )
+        if found.setdefault(image_id, (path, name))[1] != name:
+            raise DataError(
+                f"{list_file}: {name!r} and {found[image_id][1]!r} are both image {image_id}. Rename one of them."
+            )
+    if len(found) < len(pairs):
+        logger.warning("%s: %d names come twice and are taken once.", list_file, len(pairs) - len(found))
+    return found

@@ -6,7 +6,9 @@ import numpy as np
 from PIL import Image
 
 from ...structures import DataError, atomic_path
+from .opening import opened
 
+_WHAT = "label file"
 _EIGHT_BIT = ("L", "P")
 _WIDER = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 # zlib's fastest level with run lengths: half the size of the default strategy at that level, for label maps.
@@ -20,44 +22,30 @@ def read_labels(path: str | Path) -> np.ndarray:
     with the pixels as stored.
 
     Raises:
-        DataError: The file is absent, unreadable, or has several channels.
+        UnreadableImageError: The file is absent, damaged or too large.
+        DataError: It has several channels.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _EIGHT_BIT + _WIDER:
-                raise DataError(
-                    f"The label file {path} has mode {image.mode!r}; one channel of 8 or 16 bits was expected. "
-                    "Convert colors to class numbers first."
-                )
-            return np.array(image)
-    except FileNotFoundError as error:
-        raise DataError(f"The label file {path} does not exist.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"The label file {path} cannot be read ({error}). Write it again.") from error
+    with opened(path, _WHAT) as image:
+        if image.mode not in _EIGHT_BIT + _WIDER:
+            raise DataError(
+                f"The label file {path} has mode {image.mode!r}; one channel of 8 or 16 bits was expected. "
+                "Convert colors to class numbers first."
+            )
+        return np.array(image)
 
 
 def read_rgb_labels(path: str | Path) -> np.ndarray:
     """A file whose channels encode labels (ADE20K's full set) -> (H, W, 3) uint8; errors as `read_labels`."""
-    try:
-        with Image.open(path) as image:
-            if image.mode != "RGB":
-                raise DataError(f"The label file {path} has mode {image.mode!r}; three channels were expected.")
-            return np.array(image)
-    except FileNotFoundError as error:
-        raise DataError(f"The label file {path} does not exist.") from error
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"The label file {path} cannot be read ({error}).") from error
+    with opened(path, _WHAT) as image:
+        if image.mode != "RGB":
+            raise DataError(f"The label file {path} has mode {image.mode!r}; three channels were expected.")
+        return np.array(image)
 
 
 def label_size(path: str | Path) -> tuple[int, int]:
     """(h, w) of a label file, from only its header; errors as `read_labels`."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError) as error:
-        raise DataError(f"The label file {path} cannot be read ({error}).") from error
+    with opened(path, _WHAT) as image:
+        return image.height, image.width
 
 
 def write_labels(path: str | Path, labels: np.ndarray) -> None:

@@ -7,6 +7,7 @@ looked for as it is, then without surrounding blanks, then with neither blanks n
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 from ...structures import DataError
 
@@ -59,12 +60,20 @@ def categories_by_name(categories: Sequence[dict]) -> dict[str, dict]:
     return by_name
 
 
-def category_ids(categories: Sequence[dict], names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, int]:
+def category_ids(
+    categories: Sequence[dict],
+    names: Iterable[str],
+    optional: Iterable[str] = (),
+    *,
+    where: str | Path = "the annotation file",
+) -> dict[str, int]:
     """The category id of each name, in the order of `names`; spellings as in `find_names`.
 
     Args:
+        categories: Checked categories; see `denserc.data.datasets.entries`.
         names: Names to find.
         optional: Names that may be absent, and are then left out.
+        where: Name of the file, for messages.
 
     Raises:
         DataError: Lists every absent name with the closest one that the file has; or two names mean one category.
@@ -76,9 +85,9 @@ def category_ids(categories: Sequence[dict], names: Iterable[str], optional: Ite
         closest = {name: get_close_matches(name, by_name, n=1) for name in absent}
         hints = [f"{name!r}" + (f" (did you mean {close[0]!r}?)" if close else "") for name, close in closest.items()]
         raise DataError(
-            f"The annotation file's {len(by_name)} categories lack {', '.join(hints)}. It has: {sorted(by_name)[:100]}."
+            f"The {len(by_name)} categories of {where} lack {', '.join(hints)}. It has: {sorted(by_name)[:100]}."
         )
     if len(set(found.values())) < len(found):
         shared = sorted(name for name in found if list(found.values()).count(found[name]) > 1)
-        raise DataError(f"These class names mean the same category of the annotation file: {shared}.")
+        raise DataError(f"These class names mean the same category of {where}: {shared}.")
     return {name: by_name[found[name]]["id"] for name in names if name in found}

@@ -7,7 +7,7 @@ the article is "an" before a vowel, and "This is " is put before templates that 
 import re
 from collections.abc import Iterable, Sequence
 
-from ...structures import ConfigurationError, DataError
+from ...structures import BACKGROUND, ConfigurationError, DataError
 
 PLAIN_TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)
 CATSEG_TEMPLATES: tuple[str, ...] = ("A photo of a {} in the scene",)
@@ -112,6 +112,11 @@ def template_set(name: str) -> tuple[str, ...]:
 def clean_name(name: str) -> str:
     """A class name as it is written in a sentence: "Cabinet/shelf." -> "cabinet or shelf"."""
     return " ".join(name.replace("_", " ").replace("/", " or ").lower().split()).rstrip(".")
+
+
+def is_background(name: str) -> bool:
+    """True for a class whose sentence is that of the background, such as "Background."."""
+    return clean_name(name) == BACKGROUND
 
 
 def article(name: str) -> str:

@@ -6,12 +6,16 @@ official file corrected), COCO panoptic.
 """
 
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from ...structures import ConfigurationError, DataError, Vocabulary
+from ...structures import ConfigurationError, DataError, Vocabulary, class_names
+from ...structures.records import read_json, read_text, short
+
+_COMMENT = re.compile(r"\s*#(\s|$)")
 
 
 @cache
@@ -101,23 +105,33 @@ def vocabulary(name: str) -> Vocabulary:
 
 
 def read_class_list(path: str | Path) -> tuple[str, ...]:
-    """Class names from a user's file: a JSON list of strings, or plain text with one name per line.
+    """Class names from a user's file: a JSON list of texts (.json), or a text file with one name per line.
+
+    In a text file, blank lines are skipped, and so are comments: lines that are "#", or begin with "# ". A class may
+    be called "#1 player". A JSON file has no comments.
 
     Raises:
-        DataError: The file is absent, not readable as either, or holds no names.
+        DataError: The file is absent, unreadable, has no name, a name twice, or a value that is not a name.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"The class list {path} cannot be read: {error.strerror}.") from error
-    if path.suffix == ".json":
-        try:
-            names = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"The class list {path} is not valid JSON: {error}.") from error
+    if path.suffix.lower() == ".json":
+        content = read_json(path, "class list")
+        if not isinstance(content, list):
+            raise DataError(f'The class list {path} is {short(content)}; expected is a list, such as ["cat", "dog"].')
+        places = [(f"entry {i}", name) for i, name in enumerate(content)]
     else:
-        names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f"The class list {path} must be a JSON list of names (.json) or hold one name a line.")
-    return tuple(names)
+        lines = enumerate(re.split(r"\r\n|\r|\n", read_text(path, "class list")), start=1)
+        places = [(f"line {i}", line.strip()) for i, line in lines if line.strip() and not _COMMENT.match(line)]
+        if places and places[0][1].startswith(('["', "['")):
+            raise DataError(
+                f"The class list {path} looks like JSON, and a text file has one name per line. Name it "
+                f"{path.with_suffix('.json').name}."
+            )
+    if not places:
+        raise DataError(f"The class list {path} has no names; expected is one per line, or a JSON list (.json).")
+    first: dict[str, str] = {}
+    for place, name in places:
+        class_names([name], f"The class list {path}, {place}")
+        if first.setdefault(name, place) != place:
+            raise DataError(f"The class list {path} has {name!r} twice: {first[name]} and {place}. Remove one.")
+    return tuple(first)

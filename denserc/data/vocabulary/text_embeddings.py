@@ -6,24 +6,37 @@ Shape letters: C names, T templates, E the width of the image-text space.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from ...structures import DataError, TextEmbeddings, atomic_path
+from ...structures import DataError, TextEmbeddings, WriteError
+from ...structures.metadata import typed_fields
+from ...structures.records import short
+from ...structures.tensor_files import (
+    TENSORS_DIGEST,
+    FileKind,
+    TensorFile,
+    read_tensor_file,
+    require_metadata_digest,
+    tensor_file_kind,
+    write_tensor_file,
+)
 from .names import find_names
 from .prompts import VerbatimTemplate, build_prompts, check_templates
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = "denserc.text_embeddings.1"
+_WHAT = "file of text embeddings"
+_UNWRITABLE: set[Path] = set()  # caches that refused a file of this process
 _LONG_JOB = 4096  # sentences from which on a progress bar is worth its line
 
 
@@ -60,16 +73,27 @@ def embed_names(
     check_templates(templates)
     fingerprint = text_tower.fingerprint()
     cached = None if cache_dir is None else Path(cache_dir) / f"{cache_key(fingerprint, names, templates)}.safetensors"
-    if cached is not None and cached.is_file():
+    if cached is not None and os.path.isfile(cached):  # False, too, in a folder that this user may not read
         try:
-            return load_text_embeddings(cached)
+            return _read_cached(cached, names, templates, fingerprint)
         except DataError as error:
-            logger.warning("Embedding the names again, because the cache is damaged: %s", error)
+            logger.warning("Embedding the names again, because the cache is not believed: %s", error)
     vectors = _embed(text_tower, names, templates, batch_size)
     embeddings = TextEmbeddings(names, vectors, fingerprint, templates)
     if cached is not None:
-        save_text_embeddings(cached, embeddings)
+        _keep(cached, embeddings)
     return embeddings
+
+
+def _keep(cached: Path, embeddings: TextEmbeddings) -> None:
+    """Write to the cache; a folder that cannot be written to is logged once, and the embeddings are used without it."""
+    if cached.parent in _UNWRITABLE:
+        return
+    try:
+        save_text_embeddings(cached, embeddings)
+    except WriteError as error:
+        _UNWRITABLE.add(cached.parent)
+        logger.warning("The text embeddings are not kept in %s: %s", cached.parent, error)
 
 
 def cache_key(fingerprint: str, names: Sequence[str], templates: Sequence[str]) -> str:
@@ -106,15 +130,14 @@ def save_text_embeddings(path: str | Path, embeddings: TextEmbeddings) -> None:
         "templates": json.dumps(embeddings.templates, ensure_ascii=False),
         "fingerprint": embeddings.fingerprint,
     }
-    with atomic_path(path) as partial:
-        save_file({"vectors": embeddings.vectors.contiguous()}, partial, metadata=metadata)
+    write_tensor_file(path, {"vectors": embeddings.vectors.contiguous()}, metadata)
 
 
 def load_text_embeddings(path: str | Path, names: Sequence[str] | None = None) -> TextEmbeddings:
     """Read text embeddings; rows are normalized.
 
-    Formats: .safetensors of `save_text_embeddings`; CLIPSelf's .pt, {name: (E,) vector}; CLIPSelf's .npy,
-    (C, E) rows without names, for which `names` gives the rows' order.
+    Formats, told by content: safetensors of `save_text_embeddings`; CLIPSelf's .pt, {name: (E,) vector}; CLIPSelf's
+    .npy, (C, E) rows without names, for which `names` gives the rows' order.
 
     Args:
         names: Names of the rows for .npy; otherwise the names to return, in this order, with blanks and capitals as
@@ -124,16 +147,12 @@ def load_text_embeddings(path: str | Path, names: Sequence[str] | None = None) -
         DataError: The file is absent, of another format, or lacks a name.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"The text embeddings {path} do not exist.")
-    readers = {".safetensors": _read_safetensors, ".pt": _read_pt, ".pth": _read_pt}
-    if path.suffix == ".npy":
+    kind = tensor_file_kind(path, _WHAT, error=DataError)
+    if kind is FileKind.NUMPY:
         if names is None:
             raise DataError(f"{path} holds rows without names; pass names=, in the order of its rows.")
-        return _unit(tuple(names), torch.from_numpy(_read_npy(path)), path)
-    if path.suffix not in readers:
-        raise DataError(f"Text embeddings are .safetensors, .pt or .npy files; got {path}.")
-    embeddings = readers[path.suffix](path)
+        return _unit(tuple(names), _read_npy(path), path)
+    embeddings = _read_safetensors(path)[0] if kind is FileKind.SAFETENSORS else _read_pt(path)
     if names is None:
         return embeddings
     found = find_names(names, embeddings.names)
@@ -141,51 +160,106 @@ def load_text_embeddings(path: str | Path, names: Sequence[str] | None = None) -
     return TextEmbeddings(tuple(names), vectors, embeddings.fingerprint, embeddings.templates)
 
 
-def _read_safetensors(path: Path) -> TextEmbeddings:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise DataError(f"{path} is not a file of text embeddings ({_FORMAT}); its metadata: {metadata}.")
-            vectors = file.get_tensor("vectors")
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"The text embeddings {path} cannot be read: {error}.") from error
-    names, templates = json.loads(metadata["names"]), json.loads(metadata["templates"])
+@dataclass(frozen=True)
+class _Metadata:
+    """Texts beside the vectors."""
+
+    names: list[str]
+    templates: list[str]
+    fingerprint: str
+
+
+def _read_cached(path: Path, names: tuple[str, ...], templates: tuple[str, ...], fingerprint: str) -> TextEmbeddings:
+    """Embeddings from a cache, if they are those that were asked for and have a digest.
+
+    Raises:
+        DataError: They are not.
+    """
+    found, file = _read_safetensors(path)
+    if TENSORS_DIGEST not in file.digests:
+        raise DataError(f"{path} has no digest; it was written by an older version.")
+    asked = {"names": names, "templates": templates, "fingerprint": fingerprint}
+    other = [key for key, value in asked.items() if getattr(found, key) != value]
+    if other:
+        raise DataError(f"{path} holds embeddings with other {' and '.join(other)}.")
+    return found
+
+
+def _read_safetensors(path: Path) -> tuple[TextEmbeddings, TensorFile]:
+    file = read_tensor_file(path, _WHAT, error=DataError)
+    if file.metadata.get("format") != _FORMAT:
+        raise DataError(f"{path} is not a file of text embeddings ({_FORMAT}); its metadata: {short(file.metadata)}.")
+    values = {key: value for key, value in file.metadata.items() if key != "format"}
+    for key in values.keys() & {"names", "templates"}:
+        try:
+            values[key] = json.loads(values[key])
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"The metadata of {path} are damaged: {key} is not JSON ({error}).") from error
+    metadata = typed_fields(_Metadata, values, f"The metadata of {path}", error=DataError)
+    _check_names(metadata.names, f"{path}: ")
+    vectors = file.content.get("vectors")
+    _check_vectors(vectors, len(metadata.names), path)
+    require_metadata_digest(path, _WHAT, error=DataError)
+    file.require_intact()
     # Rows were normalized when they were made; doing it again would change their last bits.
-    return TextEmbeddings(tuple(names), vectors, metadata["fingerprint"], tuple(templates))
+    embeddings = TextEmbeddings(tuple(metadata.names), vectors, metadata.fingerprint, tuple(metadata.templates))
+    return embeddings, file
 
 
 def _read_pt(path: Path) -> TextEmbeddings:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise DataError(f"The text embeddings {path} cannot be read: {error}.") from error
+    file = read_tensor_file(path, _WHAT, error=DataError)
+    content = file.content
     if not isinstance(content, dict) or not all(isinstance(vector, torch.Tensor) for vector in content.values()):
         raise DataError(f"{path} must hold {{name: vector}}; got {type(content).__name__}.")
+    nameless = [key for key in content if not isinstance(key, str)]
+    if nameless:
+        raise DataError(f"{path} must hold {{name: vector}}; {short(nameless[0])} is not a name.")
     rows = [vector.flatten() for vector in content.values()]
     if not rows or len({len(row) for row in rows}) != 1:
         raise DataError(f"{path} must hold vectors of one size; got sizes {sorted({len(row) for row in rows})}.")
-    return _unit(tuple(content), torch.stack(rows), path)
+    other = sorted({str(row.dtype) for row in rows if not row.is_floating_point()})
+    if other:
+        raise DataError(f"{path} must hold vectors of floating numbers; got {', '.join(other)}.")
+    file.require_intact()
+    return _unit(tuple(content), torch.stack([row.float() for row in rows]), path)
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def _read_npy(path: Path) -> torch.Tensor:
     try:
-        return np.load(path, allow_pickle=False).astype(np.float32)
-    except (OSError, ValueError) as error:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"The text embeddings {path} cannot be read: {error}.") from error
+    if rows.dtype.kind not in "fiu":
+        raise DataError(f"{path} must hold real numbers; got {rows.dtype}.")
+    return torch.from_numpy(rows.astype(np.float32))
+
+
+def _check_vectors(vectors: torch.Tensor | None, count: int, path: Path) -> None:
+    """Refuse anything but one finite vector of floating numbers per name.
+
+    Raises:
+        DataError: The message names file and fault.
+    """
+    if vectors is None or vectors.layout is not torch.strided or vectors.is_meta or not vectors.is_floating_point():
+        given = "none" if vectors is None else str(vectors.dtype)
+        raise DataError(f"{path} must hold vectors of floating numbers; got {given}.")
+    if vectors.ndim != 2 or len(vectors) != count or not vectors.shape[1]:
+        raise DataError(f"{path} holds {tuple(vectors.shape)} where {count} names need ({count}, E).")
+    if not torch.isfinite(vectors.float()).all():
+        raise DataError(f"{path} holds vectors that are not finite.")
 
 
 def _unit(names: tuple[str, ...], vectors: torch.Tensor, path: Path) -> TextEmbeddings:
-    _check_names(names)
-    vectors = vectors.float()
-    if vectors.ndim != 2 or len(vectors) != len(names):
-        raise DataError(f"{path} holds {tuple(vectors.shape)} where {len(names)} names need ({len(names)}, E).")
-    if not vectors.norm(dim=-1).gt(0).all():
-        raise DataError(f"{path} holds a zero vector: {names[int(vectors.norm(dim=-1).argmin())]!r}.")
-    return TextEmbeddings(names, normalize(vectors, dim=-1))
+    _check_names(names, f"{path}: ")
+    _check_vectors(vectors, len(names), path)
+    units = normalize(vectors.float(), dim=-1)
+    wrong = (units.norm(dim=-1) - 1).abs().gt(1e-3).nonzero().flatten().tolist()
+    if wrong:
+        raise DataError(f"{path} holds a vector of length 0, or too long for float32: {names[wrong[0]]!r}.")
+    return TextEmbeddings(names, units)
 
 
-def _check_names(names: Sequence[str]) -> None:
+def _check_names(names: Sequence[str], where: str = "") -> None:
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) != len(names) else []
     if not names or twice:
-        raise DataError(f"Text embeddings need unique names; got {len(names)}, more than once: {twice}.")
+        raise DataError(f"{where}Text embeddings need unique names; got {len(names)}, more than once: {twice}.")

@@ -17,10 +17,13 @@ from detectron2.utils import comm
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 
 from ...structures import ConfigurationError, atomic_path, weights_digest
 
 logger = logging.getLogger(__name__)
+
+_SUMS = "checksums"
 
 
 class CachePrecision(Enum):
@@ -30,6 +33,12 @@ class CachePrecision(Enum):
     """Exactly."""
     FP16 = "fp16"
     """In half the space: each value within 2^-11 of itself (or 2^-25 below 2^-14); maps beyond 65504 stay float32."""
+
+
+def _checksums(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(len(maps),) int64 sums of the maps' bits as 64-bit words: a flipped bit changes them, at the speed of memory."""
+    words = [one.contiguous().reshape(-1).view(torch.uint8) for one in maps]
+    return torch.stack([F.pad(one, (0, -len(one) % 8)).view(torch.int64).sum() for one in words]).cpu()
 
 
 def view_digest(image: torch.Tensor, padded: tuple[int, int]) -> str:
@@ -109,7 +118,13 @@ class FeatureCache:
         except (SafetensorError, OSError) as error:
             logger.warning("%s cannot be read (%s): computed again.", path, error)
             return None
-        return [content[f"map{i}"] for i in range(len(content))]
+        sums = content.pop(_SUMS, None)
+        names = [f"map{i}" for i in range(len(content))]
+        maps = [content[name] for name in names if name in content]
+        if sums is None or len(maps) != len(content) or sums.tolist() != _checksums(maps).tolist():
+            logger.warning("%s is damaged or of an older version: computed again.", path)
+            return None
+        return maps
 
     def _write(self, path: Path, maps: Sequence[torch.Tensor]) -> None:
         if self._free is None:
@@ -127,8 +142,9 @@ class FeatureCache:
             return
         try:
             with atomic_path(path, durable=False) as partial:  # a damaged file is computed again
-                save_file({f"map{i}": one.contiguous() for i, one in enumerate(maps)}, partial)
+                content = {f"map{i}": one.contiguous() for i, one in enumerate(maps)}
+                save_file({**content, _SUMS: _checksums(maps)}, partial)
             self._free -= path.stat().st_size
-        except (OSError, SafetensorError) as error:
-            logger.warning("The cache cannot write %s (%s): no further maps are kept.", path, error)
+        except OSError as error:  # a WriteError is one
+            logger.warning("The cache %s keeps no further maps: %s", self.root, error)
             self._free = -1

@@ -11,6 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY,
 from detectron2.structures import ImageList, Instances
 
 from ...openvocab.checkpoint import build_towers
+from ...openvocab.inputs import require_images
 from ...openvocab.registry import registered
 from ...openvocab.vocabulary import ClassEmbeddings, OpenVocabularyModel
 from ...structures import ConfigurationError
@@ -23,6 +24,8 @@ from .roi_heads import FViTROIHeads
 from .rpn import FViTRPN
 from .test_time_flip import infer_with_flip
 
+LONGEST = 8  # side of an image in network inputs: attention over a longer one would take minutes
+ANY_SIDE = 1024  # pixels that an image may have a side in any case
 logger = logging.getLogger(__name__)
 
 
@@ -86,6 +89,12 @@ class FViT(OpenVocabularyModel):
         generator = registered(PROPOSAL_GENERATOR_REGISTRY, proposals, "MODEL.PROPOSAL_GENERATOR.NAME", FViTRPN)
         heads = registered(ROI_HEADS_REGISTRY, roi, "MODEL.ROI_HEADS.NAME", FViTROIHeads)
         dense_model, metadata = build_towers(cfg)
+        side, patch = min(cfg.INPUT.SIZE, cfg.TEST.INPUT_SIZE or cfg.INPUT.SIZE), dense_model.encoder.patch_size
+        if side <= patch:  # the coarsest map is half as large as the encoder's
+            raise ConfigurationError(
+                f"INPUT.SIZE is {cfg.INPUT.SIZE} and TEST.INPUT_SIZE {cfg.TEST.INPUT_SIZE}; expected are more pixels "
+                f"than one patch of the encoder, {patch}."
+            )
         origin = [metadata.get(key) for key in ("encoder", "construction", "position_resize")]
         backbone = FViTBackbone.from_encoder(cfg, dense_model.encoder, about=str(origin))
         shape = backbone.output_shape()
@@ -121,16 +130,22 @@ class FViT(OpenVocabularyModel):
         """Losses in training, detections otherwise.
 
         Args:
-            batched_inputs: One dict per image, as Detectron2's: "image" (3, h, w) RGB in 0..255;
-                in training "instances" with gt_boxes, gt_classes (and gt_masks); at test optionally "height" and
-                "width" of the original image, which detections are then given in, and "score_threshold", below which
-                they are left out before their masks are enlarged. Images are padded, not resized:
-                the mappers, `prepare` and denserc.Predictor bring a photograph to the size of the test input.
+            batched_inputs: One dict per image, as Detectron2's: "image" (3, h, w) uint8 or float RGB in 0..255, no side
+                above LONGEST network inputs and ANY_SIDE pixels; in training "instances" with gt_boxes, gt_classes (and
+                gt_masks); at test optionally "height" and "width" of the original image, which detections are then
+                given in, and "score_threshold", below which they are left out before their masks are enlarged. Images
+                are padded, not resized: the mappers, `prepare` and denserc.Predictor bring a photograph to the size of
+                the test input.
 
         Returns:
             {loss name: scalar}, or [{"instances": Instances, "proposals": Instances}]: the former with pred_boxes,
             scores, pred_classes (and pred_masks), the latter with proposal_boxes and scores.
+
+        Raises:
+            DataError: An "image" of another form, type or range.
         """
+        largest = max(self.input_size, self.test_input_size)
+        require_images(batched_inputs, longest=max(LONGEST * largest, ANY_SIDE))
         self.require_vocabulary()
         if not self.training:
             return self.inference(batched_inputs)

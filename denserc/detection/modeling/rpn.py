@@ -58,7 +58,13 @@ class AnchorGrid(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: Sequence[ShapeSpec]) -> dict:
         """Anchors of MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS at the strides of the levels."""
         strides = [shape.stride for shape in input_shape]
-        return {"strides": strides, "scale": ANCHOR_SCALE, "ratios": cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS[0]}
+        ratios = cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS
+        if len(ratios) != 1 or not ratios[0] or min(ratios[0]) <= 0:
+            raise ConfigurationError(
+                f"MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS is {ratios}; expected is one list of numbers above 0, such as "
+                "[[0.5, 1.0, 2.0]]."
+            )
+        return {"strides": strides, "scale": ANCHOR_SCALE, "ratios": ratios[0]}
 
     @property
     def num_cell_anchors(self) -> int:

@@ -1,25 +1,22 @@
-"""Stream of training images with their regions, and limit of unreadable images."""
+"""Stream of training images with their regions."""
 
-import itertools
-import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
-from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ...data.images.reading import read_rgb
 from ...data.images.resizing import BicubicKernel
+from ...engine import shield_worker
 from ...engine.stream import PositionSampler, PositionStream
-from ...structures import ConfigurationError, DataError
+from ...structures import ConfigurationError
 from .batch import DistillationBatch, DistillationSample
 from .crops import CropTransform, content_extent, padded_square, to_padded_square
 from .regions import ImageRecord, RegionSource
 from .views import RawBatch, RawSample, ViewPlace, ViewSizes
-
-logger = logging.getLogger(__name__)
 
 
 class DistillationDataset(PositionStream):
@@ -76,73 +73,28 @@ class DistillationDataset(PositionStream):
 
     def sample(self, index: int, rng: random.Random) -> DistillationSample | RawSample:
         """The image of that index, or the next one that can be read, with regions drawn from a generator."""
-        unreadable = []
-        for step in range(len(self.records)):
-            record = self.records[(index + step) % len(self.records)]
-            try:
-                pixels = read_rgb(record.path)
-            except DataError as error:
-                unreadable.append((record.path, str(error)))
-                continue
-            boxes = self.regions.sample(replace(record, size=pixels.shape[:2]), rng)
-            extent = content_extent(pixels)
-            common = {"boxes": to_padded_square(boxes, extent), "extent": extent}
-            common |= {"unreadable": tuple(unreadable), "path": record.path}
-            if self.views is ViewPlace.DEVICE:
-                windows = self.crops.windows(pixels.shape[:2], boxes)
-                return RawSample(torch.from_numpy(pixels), windows, self._sizes, **common)
-            student = padded_square(pixels, self.student_size, self.resampling)
-            foundation = None
-            if self.foundation_size is not None:
-                same = self.foundation_size == self.student_size
-                foundation = student if same else padded_square(pixels, self.foundation_size, self.resampling)
-            return DistillationSample(student, foundation, self.crops(pixels, boxes), **common)
-        raise DataError(f"None of the {len(self.records)} images can be read; the first: {unreadable[0][1]}")
+        (record, pixels), unreadable = self.first_readable(index, self._read)
+        boxes = self.regions.sample(replace(record, size=pixels.shape[:2]), rng)
+        extent = content_extent(pixels)
+        common = {"boxes": to_padded_square(boxes, extent), "extent": extent}
+        common |= {"unreadable": unreadable, "path": record.path}
+        if self.views is ViewPlace.DEVICE:
+            windows = self.crops.windows(pixels.shape[:2], boxes)
+            return RawSample(torch.from_numpy(pixels), windows, self._sizes, **common)
+        student = padded_square(pixels, self.student_size, self.resampling)
+        foundation = None
+        if self.foundation_size is not None:
+            same = self.foundation_size == self.student_size
+            foundation = student if same else padded_square(pixels, self.foundation_size, self.resampling)
+        return DistillationSample(student, foundation, self.crops(pixels, boxes), **common)
+
+    def _read(self, index: int) -> tuple[ImageRecord, np.ndarray]:
+        record = self.records[index]
+        return record, read_rgb(record.path)
 
     @property
     def _sizes(self) -> ViewSizes:
         return ViewSizes(self.student_size, self.foundation_size, self.crops.size, self.crops.resize)
-
-
-class UnreadableMonitor:
-    """Counts the images that cannot be read, over all processes; too many are an error.
-
-    Args:
-        total: Number of images in the data set.
-        limit: The share of them that may be unreadable.
-    """
-
-    def __init__(self, *, total: int, limit: float = 0.01):
-        if not 0 <= limit <= 1:
-            raise ConfigurationError(f"The share of unreadable images must be in 0..1; got {limit}.")
-        self.total = total
-        self.limit = limit
-        self.reasons: dict[str, str] = {}
-
-    def see(self, entries: Iterable[tuple[str, str]]) -> None:
-        """Record (path, reason) of all processes; each image is reported once.
-
-        All processes must call it equally often; then they also stop together.
-
-        Raises:
-            DataError: More images than the limit are unreadable.
-        """
-        for path, reason in itertools.chain.from_iterable(comm.all_gather(list(entries))):
-            if path not in self.reasons:
-                self.reasons[path] = reason
-                if comm.is_main_process():
-                    logger.warning(f"Skipped an unreadable image ({len(self.reasons)} so far): {reason}")
-        if len(self.reasons) > self.limit * self.total:
-            raise DataError(
-                f"{len(self.reasons)} of {self.total} images cannot be read, more than the {self.limit:.1%} that "
-                f"DISTILL.MAX_UNREADABLE allows: {list(self.reasons)[:20]}. Repair or remove them."
-            )
-
-    def report(self) -> None:
-        """Log the whole list, in the first process."""
-        if self.reasons and comm.is_main_process():
-            listing = "\n  ".join(self.reasons)
-            logger.warning(f"{len(self.reasons)} of {self.total} images could not be read:\n  {listing}")
 
 
 def build_loader(
@@ -170,3 +122,4 @@ def build_loader(
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
+    shield_worker(worker)

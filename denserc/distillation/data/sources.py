@@ -6,13 +6,14 @@ has no second part is written with a trailing "@".
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 
 from detectron2.data import DatasetCatalog
 
 from ...data.datasets.image_lists import ADE20K_IMAGES, VOC_LIST, ade20k_list, coco_list, folder_list, voc_list
 from ...structures import ConfigurationError, DataError, choose
+from ...structures.records import short
 from .regions import ImageRecord
 
 logger = logging.getLogger(__name__)
@@ -73,10 +74,18 @@ def registered_images(name: str) -> list[ImageRecord]:
     """
     if name not in DatasetCatalog.list():
         raise DataError(f"No data set is registered as {name!r}; registered are {sorted(DatasetCatalog.list())}.")
-    records = [ImageRecord(d["file_name"], d.get("image_id", d["file_name"])) for d in DatasetCatalog.get(name)]
+    records = [_registered(d, f"The data set {name!r}, record {i}") for i, d in enumerate(DatasetCatalog.get(name))]
     if not records:
         raise DataError(f"The data set {name!r} holds no images.")
     return records
+
+
+def _registered(record: Mapping, where: str) -> ImageRecord:
+    """An image of a registered set, whose records anybody may have written."""
+    path = record.get("file_name") if isinstance(record, Mapping) else None
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise DataError(f"{where}: 'file_name' is {short(path)}; expected is the path of a picture.")
+    return ImageRecord(os.fspath(path), record.get("image_id", os.fspath(path)))
 
 
 def collect_images(names: Iterable[str], sources: Iterable[str] = ()) -> list[ImageRecord]:

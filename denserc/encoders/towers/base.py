@@ -215,6 +215,17 @@ class TextTower(nn.Module, ABC):
     def forward(self, prompts: list[str]) -> torch.Tensor:
         """`encode_text` with a gradient, for weights that learn."""
 
+    def tokens(self, prompts: list[str]) -> list[tuple[int, ...]] | None:
+        """Token ids of each sentence: equal if and only if the sentences are one text to the encoder.
+
+        None while that is not known: the tokenizer has to be fetched first, or the tower has none.
+        """
+        return None
+
+    def cut(self, prompts: list[str]) -> list[bool] | None:
+        """True for each sentence whose end is cut off at the context length; None as for `tokens`."""
+        return None
+
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Compute blocks again in the backward pass instead of keeping them; a tower without blocks has no choice."""
 

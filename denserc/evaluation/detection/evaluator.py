@@ -13,10 +13,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
+from ...data.datasets import entries
 from ...structures import DataError
-from ...structures.files import read_annotation_file, write_json
-from ..scoring.average_precision import Backend, ClassScores, Shape, score_detections
-from ..scoring.tables import Detections
+from ...structures.files import write_json
+from ..scoring.average_precision import MEASURES, Backend, ClassScores, Shape, score_detections
+from ..scoring.plausibility import warn_of_boxes, with_masks
+from ..scoring.tables import Detections, read_truth
 from .prediction_files import read_predictions, write_predictions
 from .prediction_store import PredictionStore
 from .protocol import Protocol, countable
@@ -56,7 +58,7 @@ class DetectionEvaluator(DatasetEvaluator):
     ):
         if len(names) != len(category_ids):
             raise DataError(f"{len(names)} class names but {len(category_ids)} category ids; they must pair up.")
-        self.ground_truth = ground_truth
+        self.ground_truth = entries.checked_content(ground_truth)
         self.names = tuple(names)
         self.category_ids = tuple(category_ids)
         self.protocols = tuple(protocols)
@@ -89,15 +91,48 @@ class DetectionEvaluator(DatasetEvaluator):
         """
         for given, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to("cpu")
-            if len(instances) and int(instances.pred_classes.max()) >= len(self.names):
+            strange = [label for label in instances.pred_classes.tolist() if not 0 <= label < len(self.names)]
+            if strange:
                 raise DataError(
-                    f"Image {given['image_id']} has a detection of label {int(instances.pred_classes.max())}, but the "
-                    f"set has {len(self.names)} classes. Set the detector's vocabulary to the set's class names."
+                    f"Image {given['image_id']} has a detection of label {strange[0]}, but the set has "
+                    f"{len(self.names)} classes. Set the detector's vocabulary to the set's class names."
                 )
             results = instances_to_coco_json(instances, given["image_id"])
             for result in results:
                 result["category_id"] = self.category_ids[result["category_id"]]
-            self._store.add(given["image_id"], Detections.from_results(results))
+            try:
+                found = Detections.from_results(results)
+            except DataError as error:
+                raise DataError(f"The model's output for image {given['image_id']}: {error}") from error
+            self._store.add(given["image_id"], found)
+
+    def check(self, *, masks: bool = False) -> None:
+        """Check that the set can be scored, before any prediction is made.
+
+        Args:
+            masks: The detector gives masks. Objects without one are named in a warning.
+
+        Raises:
+            DataError: The annotation file lacks something that the protocols need.
+        """
+        for federated in {protocol.federated for protocol in self.protocols}:
+            truth = read_truth(self.ground_truth, self.category_ids, federated=federated)
+        if not len(truth.keys):
+            logger.warning("The set has no object of its classes: every average precision will be nan.")
+        elif masks and self._objects_have_masks():
+            masked = with_masks(truth)
+            for row in range(len(masked.keys)):
+                masked.require_mask(row)
+
+    def metric_names(self, *, masks: bool = False) -> set[str]:
+        """Names "task/metric" of what `evaluate` gives; with `masks` those of masks too."""
+        return {
+            f"{protocol.task}{suffix}/{protocol.metric_name(measure, group)}"
+            for protocol in self.protocols
+            for suffix in ("", "_masks")[: 1 + masks]
+            for measure in MEASURES
+            for group in protocol.groups
+        }
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """{task: {metric: percent}}, and {task + "_masks": ...} when there were masks; {} on ranks other than 0."""
@@ -124,9 +159,13 @@ class DetectionEvaluator(DatasetEvaluator):
         """
         if not isinstance(detections, Detections):
             detections = Detections.from_results(detections)
-        shapes = [Shape.BOXES]
-        if detections.have_masks:
-            shapes.append(Shape.MASKS)
+        shapes = [Shape.BOXES, *([Shape.MASKS] if self._masks_are_scored(detections) else [])]
+        images = self.ground_truth["images"]
+        warn_of_boxes(
+            detections,
+            np.array([image["id"] for image in images], dtype=np.int64),
+            np.array([(i.get("height") or 0, i.get("width") or 0) for i in images], np.int64).reshape(-1, 2),
+        )
         results = {}
         for protocol, shape in itertools.product(self.protocols, shapes):
             scores = score_detections(
@@ -142,6 +181,34 @@ class DetectionEvaluator(DatasetEvaluator):
             task = protocol.task + ("" if shape is Shape.BOXES else "_masks")
             results[task] = self._report(task, protocol, shape, scores)
         return results
+
+    def _masks_are_scored(self, detections: Detections) -> bool:
+        """True if masks can be compared; a warning names what is left out."""
+        if detections.masks is None or not len(detections):
+            return False
+        absent = [row for row, mask in enumerate(detections.masks) if mask is None]
+        if absent:
+            logger.warning(
+                f"Masks are not scored, only boxes: {len(absent)} of {len(detections)} detections have no "
+                f"'segmentation', the first is entry {absent[0]}. Write a mask for each, or for none."
+            )
+            return False
+        return self._objects_have_masks()
+
+    def _objects_have_masks(self) -> bool:
+        """True if objects have masks to compare with; a warning names those that have none."""
+        wanted = set(self.category_ids)
+        objects = [a for a in self.ground_truth["annotations"] if a["category_id"] in wanted]
+        bare = sum(not annotation.get("segmentation") for annotation in objects)
+        if bare == len(objects) > 0:
+            logger.warning("Masks are not scored, only boxes: no object of the set has a 'segmentation'.")
+            return False
+        if bare:
+            logger.warning(
+                f"{bare} of {len(objects)} objects have no 'segmentation'. Masks are scored over the others, where "
+                "detections of these objects' classes in their images are not false. Boxes are scored over all."
+            )
+        return True
 
     def evaluate_file(self, path: str | Path) -> dict[str, dict[str, float]]:
         """Score a saved predictions file again, to the same figures as the run that wrote it.
@@ -212,5 +279,6 @@ def category_ids_of(dataset_name: str) -> tuple[int, ...]:
 
 
 def read_annotations(dataset_name: str) -> dict:
-    """The content of a registered set's annotation file."""
-    return read_annotation_file(MetadataCatalog.get(dataset_name).json_file)
+    """The content of a registered set's annotation file, checked and repaired; see `denserc.data.datasets.entries`."""
+    metadata = MetadataCatalog.get(dataset_name)
+    return entries.read_annotations(metadata.json_file, metadata.get("image_root"), bare=True)

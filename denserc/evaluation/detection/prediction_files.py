@@ -5,22 +5,23 @@ entries have the same keys in the same order and nothing but numbers, the text w
 again and again: that is checked, then the numbers are read by NumPy. Every other file is left to the general reader.
 """
 
-import gzip
 import json
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ...data.proposals import stream_results, write_results
+from ...data.proposals import write_results
+from ...data.result_files import open_results, stream_results
 from ...structures import DataError
+from ..scoring.result_entries import ids_in_range, in_range
 from ..scoring.tables import Detections
 
 _CHUNK = 1 << 23  # bytes read at once
 _NUMBER = b"0123456789+-.eE"
 _SPACE = b" \t\r\n"
-_EXACT = 2.0**53  # ids from here on are not whole numbers as float64
 
 
 class _NotUniform(Exception):
@@ -28,12 +29,12 @@ class _NotUniform(Exception):
 
 
 def read_uniform(path: Path) -> Detections | None:
-    """The detections of a results file, plain or ".gz"; None where it must be read entry by entry.
+    """The detections of a results file, plain or gzipped; None where it must be read entry by entry.
 
     Raises:
-        OSError, EOFError: The file cannot be opened or unpacked.
+        OSError, EOFError, ValueError, zlib.error: The file cannot be opened or unpacked.
     """
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+    with open_results(path) as file:
         try:
             blocks = _blocks(file)
             first = next(blocks, b"")
@@ -110,8 +111,8 @@ def _table(block: bytes, keys: list[str]) -> Detections:
         columns[key] = numbers[:, place : place + 4] if key == "bbox" else numbers[:, place]
         place += 4 if key == "bbox" else 1
     ids = np.stack([columns["image_id"], columns["category_id"]])
-    if not (np.abs(ids) < _EXACT).all() or (ids != np.floor(ids)).any():
-        raise _NotUniform
+    if not ids_in_range(ids) or not in_range(columns["bbox"], columns["score"]):
+        raise _NotUniform  # the general reader names the entry
     images, categories = ids.astype(np.int64)
     return Detections(images, categories, columns["bbox"].copy(), columns["score"].copy())
 
@@ -130,7 +131,7 @@ def read_predictions(path: str | Path) -> Detections:
     try:
         if (table := read_uniform(Path(path))) is not None:
             return table
-    except (OSError, EOFError):
+    except (OSError, EOFError, ValueError, zlib.error):
         pass  # the general reader names the fault
     try:
         return Detections.from_results(stream_results(path, what="predictions"))

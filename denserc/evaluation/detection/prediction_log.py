@@ -9,15 +9,19 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
-from ...structures import ConfigurationError, DataError
+from ...structures import ConfigurationError, DataError, write_errors
 from ...structures.files import drop_cut_line, whole_lines_size
+from ...structures.records import short, whole_id
+from ..scoring.result_entries import columns_of, plain_columns
 from ..scoring.tables import Detections
 
 FORGET_FROM = 2_000_000  # detections in memory from which on those that cannot count are looked for
-_LINES = 2000  # lines turned into columns at once
+_LINES = 2000  # lines joined at once
+_FIELDS = ("category_id", "bbox", "score")
 
 
 @dataclass(frozen=True)
@@ -100,17 +104,18 @@ class PredictionLog:
     def begin(self) -> None:
         """Start an empty file in place of one that may be there."""
         self.close()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("w", encoding="utf-8")
-        self._file.write(json.dumps({"origin": self.origin}) + "\n")
-        self._file.flush()
+        with write_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("w", encoding="utf-8")
+            self._file.write(json.dumps({"origin": self.origin}) + "\n")
+            self._file.flush()
 
     def resume(self) -> list[int]:
         """Continue the file after its last whole line; the images in it. An absent one is begun.
 
         Raises:
             ConfigurationError: Something else made it.
-            DataError: It is not a log, or is damaged before its last line.
+            DataError: It is not a log, or is damaged before its last line; names the line and how to start anew.
         """
         if not self.path.exists() or not whole_lines_size(self.path):
             self.begin()
@@ -135,8 +140,9 @@ class PredictionLog:
         }
         if found.masks is not None:
             line["segmentation"] = found.masks.tolist()
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with write_errors(self.path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file; nothing more will be written."""
@@ -151,55 +157,98 @@ class PredictionLog:
 
 
 def finished(path: Path, origin: str) -> list[int]:
-    """The images in a log; ConfigurationError if something else than `origin` made it."""
+    """The images in a log.
+
+    Raises:
+        ConfigurationError: Something else than `origin` made it.
+        DataError: A line is not one of a log.
+    """
     lines = _lines(path)
-    made_by = next(lines, {}).get("origin")
+    _, first = next(lines, (1, {}))
+    made_by = first.get("origin")
     if made_by != origin:
         raise ConfigurationError(
             f"{path} holds predictions of other weights, another vocabulary or other settings ({made_by!r} made them, "
             f"this is {origin!r}). Set TEST.RESUME_PREDICTIONS to False to start anew, or use another OUTPUT_DIR."
         )
-    return [line["image_id"] for line in lines]
+    images = []
+    while block := list(itertools.islice(lines, _LINES)):
+        images += _table(path, block)[0]
+    return images
 
 
 def read_log(path: Path, collector: Collector) -> None:
-    """Everything in a log into a collector, some images at a time."""
+    """Everything in a log into a collector, some images at a time.
+
+    Raises:
+        DataError: A line is not one of a log.
+    """
     lines = _lines(path)
     next(lines, None)
     while block := list(itertools.islice(lines, _LINES)):
-        collector.add([line["image_id"] for line in block], _table(path, block))
+        collector.add(*_table(path, block))
 
 
-def _table(path: Path, block: list[dict]) -> Detections:
-    def column(name: str) -> list:
-        return list(itertools.chain.from_iterable(line[name] for line in block))
+def _table(path: Path, block: list[tuple[int, dict]]) -> tuple[list[int], Detections]:
+    """The images of some lines, and their detections."""
+    images, counts, columns = [], [], [[] for _ in (*_FIELDS, "segmentation")]
+    for number, line in block:
+        image, lists = line.get("image_id"), [line.get(name) for name in _FIELDS]
+        masks = line.get("segmentation")
+        if type(image) is not int or whole_id(image) is None:
+            raise _damaged(path, number, f"its 'image_id' is {short(image)}, not a whole number")
+        if not all(isinstance(values, list) for values in (*lists, [] if masks is None else masks)):
+            raise _damaged(path, number, f"{', '.join(_FIELDS)} and segmentation must be lists")
+        lengths = {len(values) for values in (*lists, lists[0] if masks is None else masks)}
+        if len(lengths) != 1:
+            raise _damaged(path, number, f"its lists have {sorted(lengths)} values; each detection has one of each")
+        images.append(image)
+        counts.append(len(lists[0]))
+        for column, values in zip(columns, (*lists, masks or [None] * counts[-1]), strict=True):
+            column += values
+    if not sum(counts):
+        return images, Detections.joined([])
+    of_rows = list(itertools.chain.from_iterable(map(itertools.repeat, images, counts)))
+    found = plain_columns(of_rows, *columns)
+    if found is None:
+        _refuse(path, block)
+    return images, Detections(*found[:5])
 
-    try:
-        counts = [len(line["score"]) for line in block]
-        masks = None
-        if any("segmentation" in line for line in block):
-            masks = np.empty(sum(counts), dtype=object)
-            masks[:] = [m for line, n in zip(block, counts, strict=True) for m in line.get("segmentation", [None] * n)]
-        return Detections(
-            image_ids=np.repeat(np.array([line["image_id"] for line in block], dtype=np.int64), counts),
-            category_ids=np.array(column("category_id"), dtype=np.int64),
-            boxes=np.array(column("bbox"), dtype=np.float64).reshape(-1, 4),
-            scores=np.array(column("score"), dtype=np.float64),
-            masks=masks,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is no log of predictions: {error!r}.") from error
+
+def _refuse(path: Path, block: list[tuple[int, dict]]) -> NoReturn:
+    """Name the first line with a value that is not one of a detection."""
+    names = (*_FIELDS, "segmentation")
+    for number, line in block:
+        masks = line.get("segmentation") or itertools.repeat(None)
+        for row in zip(*(line[name] for name in _FIELDS), masks, strict=False):
+            try:
+                found = columns_of([dict(zip(names, row, strict=True), image_id=line["image_id"])])
+            except DataError as error:
+                raise _damaged(path, number, str(error)) from None
+            if found.text_ids:
+                raise _damaged(path, number, "an id in it is text")
+    raise _damaged(path, block[0][0], "it, or a line after it, has values of other types than a log")
 
 
-def _lines(path: Path) -> Iterator[dict]:
-    """The whole lines."""
+def _lines(path: Path) -> Iterator[tuple[int, dict]]:
+    """Numbers, from 1, and contents of the whole lines."""
     remaining = whole_lines_size(path)
     with path.open("rb") as file:
-        for number, line in enumerate(file):
+        for number, line in enumerate(file, start=1):
             remaining -= len(line)
             if remaining < 0:
                 return
             try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}: line {number + 1} is no JSON ({error}); the log is damaged.") from error
+                content = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _damaged(path, number, f"it is no JSON ({error})") from None
+            if not isinstance(content, dict):
+                raise _damaged(path, number, f"it is {short(content)}, not an object")
+            yield number, content
+
+
+def _damaged(path: Path, number: int, fault: str) -> DataError:
+    return DataError(
+        f"{path}, line {number}: {fault.rstrip('.')}. The log of predictions is damaged. Set TEST.RESUME_PREDICTIONS "
+        "to False, or delete the file, to predict anew."
+    )

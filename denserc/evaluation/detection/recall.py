@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 from torchvision.ops import box_iou
 
+from ...data.datasets.entries import checked_content
 from ...data.proposals import ProposalLimits, id_key, read_proposals
 from ...structures import DataError
 from ...structures.files import write_json
@@ -42,7 +43,7 @@ def proposal_recall(
     Returns:
         {"AR@100": percent, ...}; NaN without objects to find.
     """
-    wanted = set(category_ids)
+    ground_truth, wanted = checked_content(ground_truth), set(category_ids)
     boxes: dict[int, list[list[float]]] = {image["id"]: [] for image in ground_truth["images"]}
     for annotation in ground_truth["annotations"]:
         if annotation["category_id"] in wanted and not annotation.get("iscrowd", 0):
@@ -95,7 +96,7 @@ class ProposalRecallEvaluator(DatasetEvaluator):
         output_dir: str | Path | None = None,
         distributed: bool = True,
     ):
-        self.ground_truth = ground_truth
+        self.ground_truth = checked_content(ground_truth)
         self.category_ids = tuple(category_ids)
         self.groups = dict(groups)
         self.output_dir = None if output_dir is None else Path(output_dir)
@@ -119,6 +120,10 @@ class ProposalRecallEvaluator(DatasetEvaluator):
             proposals = output["proposals"].to("cpu")
             best = proposals.scores.argsort(descending=True, stable=True)[: max(LIMITS)]
             self._by_image[given["image_id"]] = proposals.proposal_boxes.tensor[best].float().numpy()
+
+    def metric_names(self) -> set[str]:
+        """Names "task/metric" of what `evaluate` gives."""
+        return {f"{TASK}/AR@{limit}_{group}" for limit in LIMITS for group in self.groups}
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Compute the recall of the processed images; {} on ranks other than 0."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...structures import DataError
-from ...structures.records import first_of, short
+from ...structures.records import first_of, read_text, short
 from .answers import Answer, join, read_answers
 
 PERCEPTION = (
@@ -181,12 +181,8 @@ def _stem(name: str) -> str:
 
 def _rows(file: Path, columns: int, expected: str) -> list[tuple[str, list[str]]]:
     """(file and line, columns) of a text file with tabs."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}.") from error
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(file, "file of MME").split("\n"), start=1):
         if line.strip():
             cells = line.rstrip("\r").split("\t")
             where = f"{file}, line {number}"

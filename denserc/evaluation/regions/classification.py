@@ -7,6 +7,7 @@ things' boxes, thing masks and stuff masks.
 """
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,11 +15,13 @@ import numpy as np
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ...structures import ConfigurationError, DataError, PixelStatistics, TextEmbeddings
+from ...data.images.tolerance import UnreadableMonitor
+from ...structures import ConfigurationError, DataError, PixelStatistics, TextEmbeddings, UnreadableImageError
 from ...structures.boxes import grow_boxes
 from .inputs import (
     PUBLISHED_LIMITS,
@@ -52,6 +55,7 @@ def measure_regions(
     device: str | torch.device | None = None,
     progress: bool = True,
     fingerprint: str = "",
+    max_unreadable: float = 0.01,
 ) -> RegionReport | None:
     """Region classification of a dense encoder.
 
@@ -78,12 +82,13 @@ def measure_regions(
         device: Device; by default that of the encoder's first parameter.
         progress: Show a bar.
         fingerprint: Fingerprint of the encoder's text tower, checked against the embeddings'.
+        max_unreadable: Share of the images that may be unreadable; their regions count as missed.
 
     Returns:
         The report; None on ranks other than 0.
 
     Raises:
-        DataError: Names without an embedding, labels out of range.
+        DataError: Names without an embedding, labels out of range, too many unreadable images.
         FingerprintMismatchError: The embeddings belong to another encoder.
         ConfigurationError: No pixel statistics or no class names are known.
     """
@@ -105,14 +110,17 @@ def measure_regions(
     kinds = ["boxes", "masks"] + (["crops"] if crop_encoder is not None else [])
     counters = {kind: AccuracyCounter(len(names)) for kind in kinds}
     seen = 0
+    total = len(entries) if hasattr(entries, "__len__") else sys.maxsize  # of a stream no share is known
+    monitor = UnreadableMonitor(total=total, limit=max_unreadable)
     was_training = dense_encoder.training
     dense_encoder.eval()
     try:
         with torch.no_grad():  # not inference_mode: tables that the encoder caches here must serve training later
             for batch in _batches(_share(entries, progress), batch_size):
                 seen += len(batch)
-                images = [picture_of(entry) for entry in batch]
-                regions = [limits.choose(entry["segments"]) for entry in batch]
+                images, regions, missed = _readable(batch, limits, monitor)
+                for counter in counters.values():
+                    counter.add(*_as_missed(missed, len(names)))
                 if not any(regions):
                     continue
                 boxes, masks = _pooled(
@@ -130,6 +138,7 @@ def measure_regions(
                     counters[kind].add(nearest_classes(features, vectors), labels, is_thing)
     finally:
         dense_encoder.train(was_training)
+    monitor.join()
     counters, seen = _of_all_processes(counters, seen)
     if not comm.is_main_process():
         return None
@@ -143,6 +152,9 @@ def measure_regions(
         "segments_per_image": limits.max_segments,
         "mask_coverage": mask_coverage,
     }
+    if monitor.reasons:
+        protocol["unreadable_images"] = len(monitor.reasons)
+        monitor.report()
     if crop_encoder is not None:
         protocol |= {"crop_size": crop_size, "thing_crop_scale": thing_crop_scale}
     return RegionReport(tuple(names), counters, protocol, getattr(entries, "is_thing", None))
@@ -175,6 +187,30 @@ def _batches(entries: Iterator[dict], size: int) -> Iterator[list[dict]]:
     """Lists of up to `size` entries."""
     while batch := list(itertools.islice(entries, size)):
         yield batch
+
+
+def _readable(
+    batch: list[dict], limits: RegionLimits, monitor: UnreadableMonitor
+) -> tuple[list[Image.Image], list[list[Region]], list[Region]]:
+    """Pictures of a batch with their regions, and the regions of pictures that cannot be read."""
+    images, regions, missed = [], [], []
+    for entry in batch:
+        chosen = limits.choose(entry["segments"])
+        try:
+            images.append(picture_of(entry))
+        except UnreadableImageError as error:
+            monitor.see_own([(error.path, str(error))])
+            missed += chosen
+        else:
+            regions.append(chosen)
+    return images, regions, missed
+
+
+def _as_missed(regions: list[Region], classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Arguments of AccuracyCounter.add for regions R that no class was found for."""
+    labels = torch.tensor([region.label for region in regions], dtype=torch.int64)
+    is_thing = torch.tensor([region.is_thing for region in regions], dtype=torch.bool)
+    return torch.full((len(regions), min(5, classes)), -1), labels, is_thing
 
 
 def _pooled(

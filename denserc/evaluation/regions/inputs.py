@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...data.images.reading import read_rgb
 from ...data.images.resizing import centered_square, corner_square
 from ...structures import DataError, PixelStatistics
 
@@ -84,6 +85,7 @@ def picture_of(entry: dict[str, Any]) -> Image.Image:
 
     Raises:
         DataError: Neither is given, or the image is not one.
+        UnreadableImageError: The file is absent, damaged or too large.
     """
     if "image" in entry:
         image = np.asarray(entry["image"])
@@ -92,11 +94,7 @@ def picture_of(entry: dict[str, Any]) -> Image.Image:
         return Image.fromarray(image)
     if "file_name" not in entry:
         raise DataError(f"A region entry needs 'image' or 'file_name'; it has {sorted(entry)}.")
-    try:
-        with Image.open(entry["file_name"]) as file:
-            return file.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"The image {entry['file_name']} cannot be read ({error}).") from error
+    return Image.fromarray(read_rgb(entry["file_name"], upright=False))
 
 
 def fit_square(image: Image.Image, side: int) -> tuple[np.ndarray, float]:

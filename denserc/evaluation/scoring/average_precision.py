@@ -12,8 +12,10 @@ from enum import Enum
 
 import numpy as np
 
+from ...data.datasets.entries import checked_content
 from ...structures import ConfigurationError, DataError
 from .matching import precision_table
+from .plausibility import require_known_ids, require_mask_sizes, with_masks
 from .tables import Detections, Truth, best_of_class, best_of_image, read_truth
 
 MEASURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -31,6 +33,9 @@ def library_precision(
         masks: True to compare masks, False to compare boxes.
         max_dets: Detections of a class in an image that count; with LVIS's rules, of an image.
         reference: True for pycocotools, False for faster-coco-eval.
+
+    Raises:
+        DataError: Masks are compared, and an object has none.
     """
     if reference:
         from pycocotools.coco import COCO
@@ -46,6 +51,8 @@ def library_precision(
         # faster_coco_eval drops what cannot be verified too, but fails on an image all of whose masks are dropped.
         keys = truth.labels(found.category_ids) * len(truth.image_ids) + truth.images(found.image_ids)
         found = found[np.isin(keys, truth.verifiable)]
+    for row in range(len(truth.keys) if masks else 0):
+        truth.require_mask(row)
     dataset = _copy_of_truth(ground_truth, truth)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth_api = COCO()
@@ -162,7 +169,8 @@ def score_detections(
         detections: A table, or COCO results {"image_id", "category_id", "bbox" [x, y, w, h] and/or "segmentation"
             RLE, "score"}; read, not changed. Categories that are not evaluated are dropped.
         category_ids: C ids to evaluate, in the order wanted.
-        shape: Boxes or masks.
+        shape: Boxes or masks. Objects without a mask are left out of masks: unmatched detections of their classes in
+            their images are not false.
         max_dets: Largest number of detections per image that count: per class with COCO's rules, of all classes
             together with LVIS's, as the reference APIs do. None for no limit.
         max_dets_of_class: Largest number of detections per class over the whole set ("fixed AP", Dave et al. 2021,
@@ -171,15 +179,26 @@ def score_detections(
             there do not count, and those of classes not exhaustively annotated are not false.
 
     Raises:
-        DataError: Detections of images that the ground truth lacks, or masks asked for where there are none.
-        ConfigurationError: LVIS's rules asked of the reference backend, which has none.
+        DataError: Detections of images or categories that the ground truth lacks, masks of other sizes than their
+            images, or masks asked for where there are none.
+        ConfigurationError: LVIS's rules asked of the reference backend, or objects without a mask of either library.
     """
     if federated and backend is Backend.REFERENCE:
         raise ConfigurationError(
             f"LVIS's federated rules need the backend {Backend.COLUMNS.value!r}; {backend.value!r} has only COCO's."
         )
+    ground_truth = checked_content(ground_truth)
     truth = read_truth(ground_truth, category_ids, federated=federated)
-    found = _evaluated(detections, truth, shape)
+    listed = {category["id"] for category in ground_truth["categories"]}
+    found = _evaluated(detections, truth, shape, listed)
+    if shape is Shape.MASKS:
+        objects = len(truth.keys)
+        truth = with_masks(truth)
+        if len(truth.keys) < objects and backend is not Backend.COLUMNS:
+            raise ConfigurationError(
+                f"{objects - len(truth.keys)} of {objects} objects have no mask, which needs the backend "
+                f"{Backend.COLUMNS.value!r}; {backend.value!r} has no rule for them."
+            )
     counted = np.bincount(truth.labels(found.category_ids), minlength=len(truth.category_ids))
     if max_dets_of_class is not None:
         found = found[best_of_class(found, max_dets_of_class)]
@@ -200,20 +219,16 @@ def score_detections(
     )
 
 
-def _evaluated(detections: Detections | Iterable[dict], truth: Truth, shape: Shape) -> Detections:
-    """The detections of evaluated classes; checked against the images of the ground truth."""
+def _evaluated(detections: Detections | Iterable[dict], truth: Truth, shape: Shape, listed: set[int]) -> Detections:
+    """The detections of evaluated classes; checked against images and listed categories of the ground truth."""
     found = detections if isinstance(detections, Detections) else Detections.from_results(detections)
-    strays = np.unique(found.image_ids[truth.images(found.image_ids) < 0])
-    if len(strays):
-        raise DataError(
-            f"Detections of {len(strays)} images that the ground truth does not hold (first: {strays[:5].tolist()}). "
-            f"Evaluate with the annotation file of the set that was run."
-        )
+    require_known_ids(found, truth, listed)
+    if shape is Shape.MASKS and len(found):
+        if not found.have_masks:
+            raise DataError("Mask AP needs detections with a 'segmentation'; evaluate boxes instead.")
+        require_mask_sizes(found, truth)
     known = truth.labels(found.category_ids) >= 0
-    found = found if known.all() else found[known]
-    if shape is Shape.MASKS and len(found) and not found.have_masks:
-        raise DataError("Mask AP needs detections with a 'segmentation'; evaluate boxes instead.")
-    return found
+    return found if known.all() else found[known]
 
 
 def _measures(precision: np.ndarray) -> np.ndarray:

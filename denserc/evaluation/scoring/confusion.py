@@ -56,6 +56,20 @@ class ConfusionCounter:
         self.classes = classes
         self.ignore_label = ignore_label
 
+    def missed(self, truth: np.ndarray) -> np.ndarray:
+        """Pixels of each class in an image without prediction, (C,) int64.
+
+        Args:
+            truth: (H, W), of a label file.
+
+        Raises:
+            DataError: The label file has values of no class.
+        """
+        cells = self.count(np.zeros_like(truth), truth)
+        pixels = np.zeros(self.classes + 1, dtype=np.int64)
+        pixels[cells.index] = cells.count
+        return pixels[:-1]
+
     def count(self, predicted: np.ndarray, truth: np.ndarray) -> Cells:
         """Cells of one image.
 

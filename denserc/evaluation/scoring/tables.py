@@ -6,13 +6,18 @@ Shape letters: D detections, G objects.
 
 import itertools
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as mask_api
 
+from ...data.datasets.entries import checked_content
 from ...structures import DataError
+from .result_entries import columns_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,27 +68,32 @@ class Truth:
         Raises:
             DataError: It has none, or its image no size.
         """
-        segmentation = self.annotations[row].get("segmentation")
-        if not segmentation:
-            raise DataError(
-                f"Annotation {self.annotations[row].get('id')} has no 'segmentation': masks cannot be evaluated."
-            )
+        self.require_mask(row)
+        segmentation = self.annotations[row]["segmentation"]
         if isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list):
             return segmentation
         height, width = (int(side) for side in self.image_sizes[self.keys[row] % len(self.image_ids)])
-        if not (height and width):
-            raise DataError(f"The image of annotation {self.annotations[row].get('id')} has no 'height' and 'width'.")
         code = mask_api.frPyObjects(segmentation, height, width)
         return mask_api.merge(code) if isinstance(code, list) else code
+
+    def require_mask(self, row: int) -> None:
+        """DataError unless an object has a mask and, where that needs it, its image a size."""
+        name, segmentation = f"Annotation {self.annotations[row].get('id')}", self.annotations[row].get("segmentation")
+        if not segmentation:
+            raise DataError(f"{name} has no 'segmentation': masks cannot be evaluated.")
+        compressed = isinstance(segmentation, dict) and not isinstance(segmentation["counts"], list)
+        if not compressed and not self.image_sizes[self.keys[row] % len(self.image_ids)].all():
+            raise DataError(f"{name} has polygons, but its image has no 'height' and 'width'.")
 
 
 def read_truth(ground_truth: dict, category_ids: Sequence[int], *, federated: bool) -> Truth:
     """The content of a COCO or LVIS JSON as columns; it is not changed.
 
     Raises:
-        DataError: Categories that the file does not list, annotations of images that it does not list, or, with
-            `federated`, no "neg_category_ids".
+        DataError: An entry is not usable (see `denserc.data.datasets.entries`), categories that the file does not
+            list, or, with `federated`, no "neg_category_ids".
     """
+    ground_truth = checked_content(ground_truth)
     known = {category["id"] for category in ground_truth["categories"]}
     unknown = sorted(set(category_ids) - known)
     if unknown:
@@ -97,9 +107,6 @@ def read_truth(ground_truth: dict, category_ids: Sequence[int], *, federated: bo
     wanted = set(category_ids)
     annotations = [a for a in ground_truth["annotations"] if a["category_id"] in wanted]
     place = _place(image_ids, np.array([a["image_id"] for a in annotations], dtype=np.int64))
-    if len(place) and place.min() < 0:
-        stray = annotations[int(place.argmin())]
-        raise DataError(f"Annotation {stray.get('id')} is of image {stray['image_id']}, which the file does not list.")
     label = _place(categories, np.array([a["category_id"] for a in annotations], dtype=np.int64))
     keys = label * len(image_ids) + place
     order = np.argsort(keys, kind="stable")
@@ -200,13 +207,16 @@ class Detections:
         """From {"image_id", "category_id", "score", "bbox" and/or "segmentation"}, read one by one.
 
         Raises:
-            DataError: An entry lacks a key, or holds something else than numbers.
+            DataError: An entry is not a detection; see `result_entries`.
         """
         entries = iter(results)
-        tables, read = [], 0
+        tables, read, text_ids = [], 0, 0
         while block := list(itertools.islice(entries, _BLOCK)):
-            tables.append(_table(block, read))
-            read += len(block)
+            found = columns_of(block, read)
+            tables.append(cls(*found[:5]))
+            read, text_ids = read + len(block), text_ids + found.text_ids
+        if text_ids:
+            logger.warning("%d ids of the results are text of digits; they are taken as numbers.", text_ids)
         return cls.joined(tables)
 
     def results(self) -> Iterator[dict]:
@@ -234,43 +244,6 @@ class Detections:
             part = slice(start, start + _BLOCK)
             columns = (self.image_ids, self.category_ids, self.boxes, self.scores)
             yield from zip(*(column[part].tolist() for column in columns), strict=True)
-
-
-def _table(block: list[dict], first: int) -> Detections:
-    """Entries `first`, `first` + 1, ... as columns."""
-    try:
-        masks = [entry.get("segmentation") for entry in block]
-        boxes = [e["bbox"] if "bbox" in e else mask_api.toBbox(e["segmentation"]) for e in block]
-        count = len(block)
-        return Detections(
-            image_ids=np.fromiter((entry["image_id"] for entry in block), np.int64, count),
-            category_ids=np.fromiter((entry["category_id"] for entry in block), np.int64, count),
-            boxes=np.array(boxes, dtype=np.float64).reshape(count, 4),
-            scores=np.fromiter((entry["score"] for entry in block), np.float64, count),
-            masks=_objects(masks) if any(mask is not None for mask in masks) else None,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        number, entry = next(((i, e) for i, e in enumerate(block) if not _is_detection(e)), (0, block[0]))
-        raise DataError(
-            f"entry {first + number} is no detection: {str(entry)[:200]}. Expected are image_id, category_id (the "
-            "annotation file's), score, and bbox [x, y, width, height] or segmentation (RLE)."
-        ) from error
-
-
-def _is_detection(entry: object) -> bool:
-    try:
-        numbers = [entry["image_id"], entry["category_id"], entry["score"]]
-        box = entry["bbox"] if "bbox" in entry else mask_api.toBbox(entry["segmentation"])
-        return len([float(value) for value in [*numbers, *box]]) == 7
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return False
-
-
-def _objects(values: list) -> np.ndarray:
-    """(D,) of any objects; NumPy would look into lists."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def rank_in_groups(groups: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -123,7 +123,7 @@ def _rows(image: str, asked: Mapping[str, str], truth: Mapping[str, str], given:
 def _panel(file: Path, rows: list[list[str]], titles: list[str]) -> np.ndarray:
     """A picture with a table of questions and answers at its right."""
     pixels, _ = enlarge(np.array(Image.open(file).convert("RGB")), _SIDE)
-    widths = [600, 90, *[170] * len(titles)]
+    widths = [600, 110, *[170] * len(titles)]
     height = max(_SIDE, _ROW * (len(rows) + 1)) + 16
     canvas = Image.new("RGB", (_SIDE + 40 + sum(widths), height), "white")
     canvas.paste(Image.fromarray(pixels), (8, 8))

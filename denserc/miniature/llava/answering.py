@@ -1,6 +1,6 @@
 """Greedy answers to all questions about a picture in one packed sequence, written in LLaVA's answer format.
 
-`denserc answer` asks one question at a time, 256 tokens of the picture each time. Here a picture is read once per word
+`denserc answer` asks one question at a time, 64 tokens of the picture each time. Here a picture is read once per word
 of the answers. In float32 both give the same answers, up to ties and to the float16 of the stored tokens.
 """
 
@@ -48,7 +48,8 @@ class PackedAnswerer:
         self.tokenizer = processor.tokenizer
         self.template = TEMPLATES[template]
         self.tokens = tokens
-        self.image_ids = [processor.image_token_id] * picture_tokens(model)
+        self.image_id = processor.image_token_id
+        self.image_ids = [self.image_id] * picture_tokens(model)
         self.max_new_tokens = max_new_tokens
         self._collate = PackedCollator(self.tokenizer.pad_token_id)
 
@@ -94,7 +95,9 @@ class PackedAnswerer:
         batch = self._collate(examples)
         del batch["labels"]
         with tokens_as_pictures(self.model):
-            best = self.model(**batch, use_cache=False).logits.argmax(-1)
+            logits = self.model(**batch, use_cache=False).logits
+        logits[..., self.image_id] = -torch.inf  # a model that has hardly learned may answer it; it needs a picture
+        best = logits.argmax(-1)
         return [best[row, last].tolist() for row, last in enumerate(ends)]
 
 

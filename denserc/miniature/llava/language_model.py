@@ -77,7 +77,9 @@ class LlamaSizes:
 def build_language_model(
     tokenizer: PreTrainedTokenizerFast, sizes: LlamaSizes, *, positions: int, seed: int
 ) -> LlamaForCausalLM:
-    """A llama with random weights.
+    """A llama with random weights of deviation 1 / sqrt(width).
+
+    The usual 0.02 fits 2,500 channels. In a narrow model it leaves attention almost uniform for hundreds of steps.
 
     Args:
         tokenizer: Its tokenizer.
@@ -92,6 +94,7 @@ def build_language_model(
         num_hidden_layers=sizes.depth,
         num_attention_heads=sizes.heads,
         max_position_embeddings=positions,
+        initializer_range=sizes.width**-0.5,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

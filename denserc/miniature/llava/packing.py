@@ -1,7 +1,7 @@
 """Several questions about one picture in one sequence, each with the picture and itself in view.
 
-The full size trains one conversation per sequence. In the miniature the picture is 256 of about 270 tokens, so 14
-questions in a sequence of their own would cost about eight times as many tokens. A packed sequence begins with what all
+The full size trains one conversation per sequence. In the miniature the picture is 64 of about 78 tokens, so 16
+questions in sequences of their own would cost about four times as many tokens. A packed sequence begins with what all
 of them begin with, the picture; then follows the rest of each question with its answer. A 4-D mask hides them from each
 other, and positions restart after the common part. So every answer is computed from the same numbers as in a sequence
 of its own. Templates, labels, loss and trainer are those of `denserc.llava`.

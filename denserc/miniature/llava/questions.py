@@ -1,7 +1,9 @@
-"""Questions about a scene, with answers of one word that follow from what is visible.
+"""Scenes, and questions about them with answers of one word that follow from what is visible.
 
-POPE draws adversarial negatives from things that often occur together. Things of this world are drawn independently of
-each other, so here they are the absent names that share most words with a present thing.
+Things are all 256 combinations of a texture, a color and a shape, where the other data sets of the world have 65. Two
+words of a name then do not give away the third one. POPE draws adversarial negatives from things that often occur
+together. Things of this world are drawn independently of each other, so here they are the absent names that share most
+words with a present thing.
 """
 
 from collections import Counter
@@ -10,16 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..scenes import Scene
-from ..world import CLASS_NAMES, COLOURS, SHAPES, STUFF, TEXTURES, THINGS, Thing
+from ..scenes import Scene, compose_scene
+from ..world import ALL_THINGS, COLOURS, SHAPES, STUFF, TEXTURES, Thing
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
 ATTRIBUTES = {"texture": TEXTURES, "color": COLOURS, "shape": SHAPES}
 CONTENT_QUESTION = "what is in the scene ?"
 APART = 12.0  # pixels between the centers of two things, below which none of them is left of the other
 MOST_ASKED = 3  # present things per scene that POPE asks for
+MOST_THINGS = 2  # per scene
+SMALLEST = 40.0  # diameter in pixels of a 128-pixel scene; the tower is shown 64 pixels, of which this is 20
 
-_FLATNESS = 4.0
+_FLATNESS = 64.0
+_NAMES = tuple(thing.name for thing in ALL_THINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +47,21 @@ Pair = tuple[Question, Question]
 
 
 def class_weights() -> np.ndarray:
-    """(65,) probabilities of the things: skewed, so that "popular" names exist; their order is random but fixed."""
-    ranks = np.random.default_rng(0).permutation(len(THINGS))
+    """(256,) probabilities of the things, the highest 5 times the lowest; their order is random but fixed."""
+    ranks = np.random.default_rng(0).permutation(len(ALL_THINGS))
     weights = 1 / (ranks + _FLATNESS)
     return weights / weights.sum()
 
 
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """A scene of at most `MOST_THINGS` things."""
+    count = int(rng.integers(1, MOST_THINGS + 1))
+    return compose_scene(rng, things=ALL_THINGS, weights=class_weights(), count=count, smallest=SMALLEST)
+
+
 def names_by_popularity() -> list[str]:
     """Names of all things, the most frequent first."""
-    return [CLASS_NAMES[i] for i in np.argsort(-class_weights(), kind="stable")]
+    return [_NAMES[i] for i in np.argsort(-class_weights(), kind="stable")]
 
 
 def present_names(scene: Scene) -> list[str]:
@@ -81,7 +92,7 @@ def negatives(scene: Scene, split: str, count: int, rng: np.random.Generator) ->
     present = set(present_names(scene))
     if split == "popular":
         return [name for name in names_by_popularity() if name not in present][:count]
-    absent = [CLASS_NAMES[i] for i in rng.permutation(len(CLASS_NAMES)) if CLASS_NAMES[i] not in present]
+    absent = [_NAMES[i] for i in rng.permutation(len(_NAMES)) if _NAMES[i] not in present]
     if split == "random":
         return absent[:count]
     if split == "adversarial":
@@ -143,11 +154,10 @@ def paired_questions(scene: Scene, rng: np.random.Generator) -> dict[str, Pair]:
 
 
 def training_questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    """About 14 questions of all kinds: what the benchmarks ask, drawn anew."""
+    """About 16 questions: what the benchmarks ask, and the existence of things with fewer attributes."""
     found = [existence(name, "yes") for name in asked_names(scene, rng)]
-    for split in ("random", "popular", "adversarial"):
-        # Among the first ones, so that the most popular name of all is not always the negative.
-        found += [existence(name, "no") for name in _drawn(negatives(scene, split, MOST_ASKED, rng), 1, rng)]
+    found += [existence(name, "no") for name in _tempting(scene, len(found), rng)]
+    found += [_partly(scene, words, rng) for words in (1, 1, 1, 1, 2, 2)]
     found += open_questions(scene, rng)
     pairs = [pair for subtask, pair in paired_questions(scene, rng).items() if subtask != "existence"]
     for index in rng.permutation(len(pairs))[:1]:
@@ -155,21 +165,41 @@ def training_questions(scene: Scene, rng: np.random.Generator) -> list[Question]
     return list({one.text: one for one in found}.values())
 
 
+def _tempting(scene: Scene, count: int, rng: np.random.Generator) -> list[str]:
+    """Absent names, each second one adversarial, drawn as often as present ones, so a name gives nothing away."""
+    present = set(present_names(scene))
+    drawn = rng.choice(len(_NAMES), len(_NAMES), replace=False, p=class_weights())
+    absent = [_NAMES[i] for i in drawn if _NAMES[i] not in present]
+    near = sorted(absent, key=lambda name: -max((_common_words(name, other) for other in present), default=0))
+    return [(absent if i % 2 else near)[i] for i in range(count)]
+
+
+def _partly(scene: Scene, words: int, rng: np.random.Generator) -> Question:
+    """Existence of a thing with one or two given attributes."""
+    left_out = rng.permutation(len(ATTRIBUTES))[: len(ATTRIBUTES) - words]
+    present = {_with_gaps(thing, left_out) for thing in scene.things}
+    drawn = rng.choice(len(ALL_THINGS), len(ALL_THINGS), replace=False, p=class_weights())
+    absent = next((name for i in drawn if (name := _with_gaps(ALL_THINGS[i], left_out)) not in present), None)
+    if present and (absent is None or rng.random() < 0.5):
+        return existence(_drawn(sorted(present), 1, rng)[0], "yes")
+    return existence(absent, "no")
+
+
+def _with_gaps(thing: Thing, left_out: Sequence[int]) -> str:
+    words = thing.name.split()
+    kept = [word for i, word in enumerate(words) if i not in left_out]
+    return " ".join(kept if kept[-1:] == words[-1:] else [*kept, "thing"])
+
+
 def _attribute(scene: Scene, kind: str, rng: np.random.Generator) -> Question | None:
     """An attribute of the only thing with its other two attributes."""
-    shown = [_without(thing, kind) for thing in scene.things]
-    only = [i for i, one in enumerate(shown) if Counter(shown)[one] == 1]
+    index = list(ATTRIBUTES).index(kind)
+    shown = [_with_gaps(thing, [index]) for thing in scene.things]
+    only = [i for i, one in enumerate(shown) if shown.count(one) == 1]
     if not only:
         return None
-    index = only[rng.integers(len(only))]
-    answer = scene.things[index].name.split()[list(ATTRIBUTES).index(kind)]
-    return Question(kind, f"what {kind} is the {shown[index]} ?", answer)
-
-
-def _without(thing: Thing, kind: str) -> str:
-    words = thing.name.split()
-    del words[list(ATTRIBUTES).index(kind)]
-    return " ".join(words if kind != "shape" else [*words, "thing"])
+    thing = only[rng.integers(len(only))]
+    return Question(kind, f"what {kind} is the {shown[thing]} ?", scene.things[thing].name.split()[index])
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Question:

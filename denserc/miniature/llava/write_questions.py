@@ -17,14 +17,14 @@ from tqdm import tqdm
 
 from ...evaluation.mllm.pope import SPLITS
 from ...structures.files import write_json, write_text
-from ..scenes import Scene, compose_scene
+from ..scenes import Scene
 from .questions import (
     CONTENT_QUESTION,
     Pair,
     Question,
     asked_names,
-    class_weights,
     describe,
+    draw_scene,
     existence,
     negatives,
     open_questions,
@@ -49,7 +49,7 @@ class QuestionSizes:
     """
 
     text: int = 6000
-    train: int = 2800
+    train: int = 4000
     test: int = 400
 
 
@@ -142,11 +142,10 @@ class _TestFiles:
 
 
 def _scenes(seed: int, part: int, count: int) -> Iterator[tuple[int, Scene, np.random.Generator]]:
-    weights = class_weights()
     name = {_TEXT: "text", _TRAIN: "train", _TEST: "test"}[part]
     for index in tqdm(range(count), desc=f"questions/{name}", unit="scene"):
         rng = np.random.default_rng([seed, part, index])
-        yield index, compose_scene(rng, weights=weights), rng
+        yield index, draw_scene(rng), rng
 
 
 def _text_entries(index: int, scene: Scene, rng: np.random.Generator) -> list[dict]:

@@ -109,6 +109,12 @@ class Aggregator(nn.Module):
             )
         if channels % num_heads:
             raise ConfigurationError(f"{channels} channels cannot be divided among {num_heads} heads.")
+        inputs = [channels, *decoder_channels][: len(projected_channels)]
+        if any(projected >= given for projected, given in zip(projected_channels, inputs, strict=True)):
+            raise ConfigurationError(
+                f"The decoders have {inputs} input channels and {list(projected_channels)} channels of guidance; "
+                "expected are fewer of guidance. See MODEL.CATSEG.HIDDEN_DIM, .DECODER_DIMS and .PROJECTED_DIMS."
+            )
         self.training_pooling = tuple(training_pooling)
         self.test_pooling = tuple(test_pooling)
         self.class_limit = class_limit

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ...construction import DenseEncoder, GradientCheckpointing
 from ...engine import free_bytes
 from ...openvocab.checkpoint import build_towers
+from ...openvocab.inputs import require_images
 from ...openvocab.vocabulary import ClassEmbeddings, OpenVocabularyModel
 from ...structures import ConfigurationError, DataError, Vocabulary, choose
 from ..data import configured_test_augmentations
@@ -247,9 +248,9 @@ class CATSeg(OpenVocabularyModel):
         """The loss in training, scores or labels otherwise.
 
         Args:
-            batched_inputs: One dict per picture, as Detectron2's: "image" (3, H, W) RGB in 0..255, of any size; in
-                training "sem_seg" (H, W), where a label outside 0..T - 1 means "ignored"; at test optionally "height"
-                and "width" of the result, by default those of the picture.
+            batched_inputs: One dict per picture, as Detectron2's: "image" (3, H, W) uint8 or float RGB in 0..255, of
+                any size; in training "sem_seg" (H, W), where a label outside 0..T - 1 means "ignored"; at test
+                optionally "height" and "width" of the result, by default those of the picture.
 
         Returns:
             {"loss_sem_seg": scalar}, or [{"sem_seg": (T, height, width) probabilities}]; with OUTPUT "labels"
@@ -258,8 +259,9 @@ class CATSeg(OpenVocabularyModel):
 
         Raises:
             ConfigurationError: The scores of all classes do not fit into memory.
-            DataError: Labels of the wrong shape.
+            DataError: An "image" of another form, type or range, or labels of the wrong shape.
         """
+        require_images(batched_inputs)
         dtype = self.pixel_mean.dtype
         images = [(one["image"].to(self.device, dtype) - self.pixel_mean) / self.pixel_std for one in batched_inputs]
         if not self.training:

@@ -20,7 +20,7 @@ PLANTED = {
     # entries
     "no-images": (lambda c: c["images"].clear(), "error"),
     "no-categories": (lambda c: c.update(categories=None), "error"),
-    "malformed-images": (lambda c: c["images"][1].pop("height"), "error"),
+    "malformed-images": (lambda c: c["images"][1].pop("file_name"), "error"),
     "malformed-annotations": (lambda c: c["annotations"][1].pop("bbox"), "error"),
     "malformed-categories": (lambda c: _set(c["categories"][1], id="2"), "error"),
     "unknown-image": (lambda c: _set(c["annotations"][0], image_id=99), "error"),
@@ -30,6 +30,10 @@ PLANTED = {
     "annotation-id-twice": (lambda c: _set(c["annotations"][0], id=2), "warning"),
     "annotation-twice": (lambda c: c["annotations"].append({**c["annotations"][0], "id": 99}), "warning"),
     "crowd-flag": (lambda c: _set(c["annotations"][0], iscrowd=2), "error"),
+    "flags-read": (lambda c: _set(c["annotations"][0], iscrowd="0"), "warning"),
+    "sizes-absent": (lambda c: c["images"][1].pop("height"), "warning"),
+    "sizes-as-text": (lambda c: _set(c["images"][1], height="30"), "warning"),
+    "ids-as-text": (lambda c: _set(c["annotations"][0], category_id="1"), "warning"),
     "crowds": (lambda c: _set(c["annotations"][0], iscrowd=1), "note"),
     # boxes
     "box-malformed": (lambda c: _set(c["annotations"][0], bbox=[1, 2, 3, float("nan")]), "error"),
@@ -37,10 +41,14 @@ PLANTED = {
     "box-empty": (lambda c: _set(c["annotations"][0], bbox=[9, 9, 0, 4]), "warning"),
     "box-beside-image": (lambda c: _set(c["annotations"][0], bbox=[50, 2, 5, 5]), "error"),
     "box-outside": (lambda c: _set(c["annotations"][0], bbox=[44, 2, 8, 5]), "warning"),
+    "area-malformed": (lambda c: _set(c["annotations"][0], area="abc"), "error"),
+    "area-null": (lambda c: _set(c["annotations"][0], area=None), "warning"),
     "area": (lambda c: _set(c["annotations"][0], area=1200, segmentation=[]), "warning"),
     # masks
     "mask-absent": (lambda c: c["annotations"][0].pop("segmentation"), "warning"),
-    "mask-malformed": (lambda c: _set(c["annotations"][0], segmentation=[[1, 2, 3, 4]]), "error"),
+    "mask-malformed": (lambda c: _set(c["annotations"][0], segmentation=[[1, 2, None, 4, 5, 6]]), "error"),
+    "polygons-degenerate": (lambda c: _set(c["annotations"][0], segmentation=[[1, 2, 3, 4]]), "warning"),
+    "polygons-nested": (lambda c: _set(c["annotations"][0], segmentation=[4, 3, 16, 3, 16, 13, 4, 13]), "warning"),
     "mask-beside-box": (lambda c: _set(c["annotations"][0], segmentation=[[40, 20, 48, 20, 48, 28]]), "warning"),
     # categories and files
     "category-id-twice": (lambda c: c["categories"].append({"id": 1, "name": "owl"}), "error"),

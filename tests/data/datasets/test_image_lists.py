@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from denserc.data.datasets.image_lists import ade20k_list, coco_list, folder_list, voc_list
+from denserc.data.datasets.image_lists import (
+    ade20k_list,
+    coco_list,
+    folder_list,
+    image_path,
+    voc_list,
+)
 from denserc.structures import DataError
 
 
@@ -28,6 +34,14 @@ def test_folder(touch):
     assert short(folder_list(root), root) == [(n, f"{root}/{n}") for n in ("a.jpg", "b/1.webp", "b/2.PNG")]
     with pytest.raises(DataError, match="not a folder"):
         folder_list(root / "absent")
+
+
+def test_hidden_files_and_folders_are_no_images(touch):
+    root = touch("a.jpg", "._a.jpg", ".DS_Store", ".thumbnails/a.jpg", "__MACOSX/._a.jpg", "b/.b.png", "b/c.png")
+    assert short(folder_list(root), root) == [(n, f"{root}/{n}") for n in ("a.jpg", "b/c.png")]
+    assert short(folder_list(root / ".thumbnails"), root) == [(".thumbnails/a.jpg", f"{root}/.thumbnails/a.jpg")]
+    with pytest.raises(DataError, match="No image below"):
+        folder_list(root / "__MACOSX")
 
 
 def test_coco_and_lvis_files(touch):
@@ -70,3 +84,30 @@ def test_ade20k(touch):
     root = touch("images/training/ADE_train_1.jpg", "images/validation/ADE_val_1.jpg")
     assert short(ade20k_list(root), root) == [("images/training/ADE_train_1.jpg", "ADE_train_1")]
     assert [i for _, i in ade20k_list(root, "images/validation")] == ["ADE_val_1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("train\\\\a.jpg", "with Windows' backslashes; write / for"),
+        ("C:\\\\photos\\\\a.jpg", "with Windows' backslashes"),
+        ("http://example.com/a.jpg", "an address; download the images"),
+        ("s3://bucket/a.jpg", "an address"),
+        ("file:///photos/a.jpg", "an address"),
+        ("/data/upload/3/5b1f-a.jpg", "a path of Label Studio"),
+        ("/data/local-files/?d=photos/a.jpg", "a path of Label Studio"),
+        (3, "3; expected is the path"),
+        (None, "None; expected is the path"),
+        (["a.jpg"], "expected is the path"),
+        ("a\0.jpg", "expected is the path"),
+    ],
+)
+def test_what_is_no_path_below_a_folder_names_the_image(tmp_path, name, message):
+    with pytest.raises(DataError, match=rf"Image 7: 'file_name' is .*{message}.* The image folder is {tmp_path}"):
+        image_path({"id": 7, "file_name": name}, tmp_path)
+
+
+def test_a_file_may_have_a_backslash_in_its_name(tmp_path):
+    (tmp_path / "a\\b.jpg").touch()
+    assert image_path({"id": 1, "file_name": "a\\b.jpg"}, tmp_path).is_file()
+    assert image_path({"id": 1, "file_name": "../c d/e.jpg"}, tmp_path) == tmp_path / "../c d/e.jpg"

@@ -10,6 +10,7 @@ from denserc.config import get_denserc_config
 from denserc.data.config import register_configured
 from denserc.data.datasets.registration import dataset_vocabulary, register_from_yaml, register_open_vocab_dataset
 from denserc.structures import ConfigurationError, DataError, Vocabulary
+from tests.paths import FIXTURES
 
 pytestmark = pytest.mark.usefixtures("forget_registered")
 
@@ -66,11 +67,13 @@ def test_records_are_detectron2s(json_file, base):
     assert horse["bbox_mode"] == BoxMode.XYWH_ABS and horse["bbox"] == [6, 2.0, 10.0, 20.0]
 
 
-def test_polygons_without_three_corners_are_no_instances(coco, json_file, base):
+def test_polygons_without_three_corners_are_boxes_only(coco, json_file, base):
     coco["annotations"][-1]["segmentation"] = [[0, 0, 1, 1]]
     json_file.write_text(json.dumps(coco))
     register_open_vocab_dataset("tiny", json_file, "pictures", base=base)
-    assert named_labels(DatasetCatalog.get("tiny"), "tiny")[30] == ["person"]
+    (record,) = [record for record in DatasetCatalog.get("tiny") if record["image_id"] == 30]
+    assert named_labels([record], "tiny") == {30: ["person", "horse"]}
+    assert ["segmentation" in a for a in record["annotations"]] == [True, False]
 
 
 def test_lvis_files_locate_images_by_url_and_tell_frequencies(coco, json_file, base):
@@ -145,7 +148,7 @@ def test_a_description_registers_train_and_val(json_file, base, novel, tmp_path)
         ("name: a\nbase: [x]\nval: {annotations: a}", "images"),
         ("- a", "mapping"),
         ("name: a\nbase: [x, no]\nval: {annotations: a, images: b}", "False.*quotes"),
-        ("name: a\nbase: {x: 1}\nval: {annotations: a, images: b}", "'base' must be a list"),
+        ("name: a\nbase: {x: 1}\nval: {annotations: a, images: b}", "'base' is .*; expected is a list"),
     ],
 )
 def test_a_wrong_description_is_refused(tmp_path, text, message):
@@ -171,3 +174,55 @@ def test_config_registers_descriptions_before_looking_up_sets(json_file, tmp_pat
     cfg.merge_from_list(["DATASETS.REGISTER", f"('{tmp_path / 'e.yaml'}',)"])
     with pytest.raises(DataError, match="e.yaml"):
         register_configured(cfg, tmp_path)
+
+
+SPLIT = "val: {annotations: truth.json, images: images}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"name: 3\nbase: [cat]\n{SPLIT}", "'name' is 3; expected is a text"),
+        (f"name: a/b\nbase: [cat]\n{SPLIT}", "'name' is 'a/b'"),
+        (f"name: ' '\nbase: [cat]\n{SPLIT}", "'name' is ' '"),
+        (f"name: birds\nbase: [cat]\nevaluator: coco\n{SPLIT}", "'evaluator' is 'coco'; expected is 'ov_coco' or"),
+        (f"name: birds\nbase: [cat]\nevaluator: [ov_coco]\n{SPLIT}", "'evaluator' is"),
+        (f"name: birds\nbase: null\n{SPLIT}", "'base' is None; expected is a list"),
+        (f"name: birds\nbase: ''\n{SPLIT}", "'base' is ''"),
+        (f"name: birds\nbase: [cat]\nnovl: [dog]\n{SPLIT}", "no key 'novl'. The nearest is 'novel'"),
+        (f"name: birds\nbase: [cat]\n3: 4\n{SPLIT}", "no key '3'"),
+        ("name: birds\nbase: [cat]\nval: [truth.json]", "'val' is .*expected is a mapping"),
+        ("name: birds\nbase: [cat]\nval: null", "'val' is empty"),
+        ("name: birds\nbase: [cat]\nval: {annotations: truth.json, images: 3}", "'val.images' is 3"),
+        ("name: birds\nbase: [cat]\nval: {annotations: '', images: x}", "'val.annotations' is ''"),
+        ("name: birds\nbase: [cat]\nval: {annotations: 'http://x/a.json', images: x}", "a local path"),
+        ("name: birds\nbase: [cat]\nval: {annotation: a, images: x}", "'val.annotation'. The nearest is 'annotations'"),
+        ("name: s\nclasses: [a]\nignore: 1.5\nval: {images: x, labels: y}", "'ignore' is 1.5"),
+        ("name: s\nclasses: [a]\nval: {images: x, labels: [y]}", "'val.labels' is"),
+        ("", "is empty; expected is a mapping"),
+    ],
+)
+def test_faults_of_descriptions_name_file_and_key(tmp_path, text, message):
+    (tmp_path / "d.yaml").write_text(text)
+    before = set(DatasetCatalog.list())
+    with pytest.raises(ConfigurationError, match=f"d.yaml.*{message}"):
+        register_from_yaml(tmp_path / "d.yaml")
+    assert set(DatasetCatalog.list()) == before
+
+
+def test_a_list_of_annotation_files_is_refused():
+    path = FIXTURES / "cases/fuzz-24-description-annotations-list/birds.yaml"
+    with pytest.raises(ConfigurationError, match=r"birds.yaml: 'val.annotations' is \['truth.json'\]; expected"):
+        register_from_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["name: a\nname: b", "name: !!python/name:os.system", "a: &a [*a]", "a: b: c"])
+def test_descriptions_are_plain_values(tmp_path, text):
+    (tmp_path / "d.yaml").write_text(text)
+    with pytest.raises(DataError, match="d.yaml is not a readable YAML file"):
+        register_from_yaml(tmp_path / "d.yaml")
+
+
+def test_an_unregistered_set_names_the_nearest():
+    with pytest.raises(DataError, match="'ov_coco_2017_vall' is registered.* nearest: "):
+        dataset_vocabulary("ov_coco_2017_vall")

@@ -164,7 +164,7 @@ def test_own_data_from_one_description(folders):
         ("name: s\nclasses: [a]\nval: {images: x, annotations: y}", "labels"),
         ("name: s\nclasses: [a]\nbase: [b]\nval: {images: x, labels: y}", "base"),
         ("name: s\nclasses: [a]", "neither 'train' nor 'val'"),
-        ("name: s\nclasses: [a]\nignore: no\nval: {images: x, labels: y}", "'ignore' must be a value"),
+        ("name: s\nclasses: [a]\nignore: no\nval: {images: x, labels: y}", "'ignore' is False; expected is a value"),
         ("name: s\nclasses: [yes]\nval: {images: x, labels: y}", "YAML reads as no text"),
     ],
 )

@@ -11,9 +11,8 @@ from pycocotools import mask as mask_util
 
 from denserc.data.datasets.registration import register_from_yaml
 from denserc.data.datasets.semantic import SEMANTIC_SETS, register_semantic_sets
-from denserc.data.datasets.semantic_files import CLASSES, PUBLISHED_COUNTS, decode_mask
+from denserc.data.datasets.semantic_files import CLASSES, PUBLISHED_COUNTS
 from denserc.data.images.labels import read_labels, write_labels
-from denserc.structures import DataError
 from tests.data.test_prepare_scripts import run
 
 pytestmark = pytest.mark.usefixtures("forget_registered")
@@ -233,8 +232,3 @@ def test_an_ignore_label_among_the_classes_is_refused(tmp_path):
         "--name", "s", "--ignore", 0,
     )  # fmt: skip
     assert done.returncode == 2 and "must be within 1..65535" in done.stderr
-
-
-def test_masks_of_another_size_are_refused():
-    with pytest.raises(DataError, match="is .2, 3. .h, w., its image .3, 2."):
-        decode_mask({"size": [2, 3], "counts": [6]}, (3, 2))

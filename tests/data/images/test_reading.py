@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from denserc.data.images.reading import read_rgb, to_tensor
-from denserc.structures import DataError
+from denserc.structures import DataError, UnreadableImageError
 
 
 @pytest.fixture
@@ -97,3 +97,54 @@ def test_errors_name_the_open_image(rgb, tmp_path):
 def test_tensors_are_channels_first_and_contiguous(rgb):
     tensor = to_tensor(read_rgb(rgb))
     assert tensor.shape == (3, 4, 6) and tensor.is_contiguous() and tensor[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def as_float_tiff(values, path):
+    Image.fromarray(np.array(values, dtype=np.float32)).save(path)
+    return path
+
+
+def test_float_greys_of_both_ranges_are_the_same_picture(tmp_path):
+    unit = read_rgb(as_float_tiff([[0, 0.2, 1]], tmp_path / "unit.tif"))
+    bits = read_rgb(as_float_tiff([[0, 51, 255]], tmp_path / "bits.tif"))
+    assert unit[0, :, 0].tolist() == bits[0, :, 0].tolist() == [0, 51, 255]
+    assert unit.shape == (1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "values", [[[0, 3000.5]], [[-1, 2]], [[-0.1, 0.5]], [[float("nan"), 1]], [[float("inf"), 1]], [[-9999, 200]]]
+)
+def test_other_floats_are_refused_never_black(tmp_path, values):
+    with pytest.raises(UnreadableImageError, match=r"a\.tif has one channel with values from .*0\.\.1 or 0\.\.255"):
+        read_rgb(as_float_tiff(values, tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([[0, 200]], [0, 200]), ([[0, 65535]], [0, 255]), ([[-1, 5]], None), ([[0, 70000]], None)]
+)
+def test_greys_of_32_bits_are_read_by_their_range(tmp_path, values, expected):
+    Image.fromarray(np.array(values, dtype=np.int32)).save(tmp_path / "a.tif")
+    if expected is None:
+        with pytest.raises(UnreadableImageError, match=r"0\.\.255 or 0\.\.65535"):
+            read_rgb(tmp_path / "a.tif")
+    else:
+        assert read_rgb(tmp_path / "a.tif")[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I", "F", "RGBa"])
+def test_large_images_in_strips_are_the_same(mode, monkeypatch):
+    values = np.random.default_rng(0).integers(0, 256, (23, 11, 4), dtype=np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) << 8)
+    else:
+        image = Image.fromarray(values).convert({"RGBa": "RGBA", "I": "L", "F": "L"}.get(mode, "RGB")).convert(mode)
+    whole = read_rgb(image)
+    monkeypatch.setattr("denserc.data.images.reading._AT_ONCE", 50)
+    assert np.array_equal(read_rgb(image), whole) and whole.std() > 5
+
+
+def test_stored_pixels_are_read_on_request(rgb, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgb.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_rgb(tmp_path / "a.png", upright=False), np.asarray(rgb))

@@ -13,7 +13,7 @@ from denserc.data.vocabulary.published import (
     vocabulary,
 )
 from denserc.structures import ConfigurationError, DataError
-from tests.paths import DATA
+from tests.paths import DATA, FIXTURES
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,45 @@ def test_cityscapes_names_are_detectron2s():
     from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 
     assert list(vocabulary("cityscapes").names) == _get_builtin_metadata("cityscapes")["stuff_classes"]
+
+
+@pytest.mark.parametrize("case", ["10-class-list-latin1/names.txt", "fuzz-26-class-list-latin1/classes.txt"])
+def test_a_class_list_in_another_encoding_is_refused(case):
+    path = FIXTURES / "cases" / case
+    with pytest.raises(DataError, match=f"{path.name} is not UTF-8: .* Save it as UTF-8"):
+        read_class_list(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name():
+    assert read_class_list(FIXTURES / "cases/33-class-list-with-bom/names.txt") == ("red box", "green ball")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_number_sign_begins_a_comment_only_before_a_blank(tmp_path, end):
+    lines = ["# pets", "#", "#1 player", "  # more", "C# book", "#hashtag", "", " dog\x85house "]
+    (tmp_path / "a.txt").write_bytes(end.join(lines).encode())
+    assert read_class_list(tmp_path / "a.txt") == ("#1 player", "C# book", "#hashtag", "dog\x85house")
+    (tmp_path / "a.json").write_text(json.dumps(["# pets", "#1 player"]))
+    assert read_class_list(tmp_path / "a.json") == ("# pets", "#1 player")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "cat\n\n cat \n", "'cat' twice: line 1 and line 3"),
+        ("a.json", '["cat", "dog", "cat"]', "'cat' twice: entry 0 and entry 2"),
+        ("a.json", '["cat", ""]', "entry 1: expected is a non-empty text"),
+        ("a.json", '["cat", null]', "entry 1: .* got None"),
+        ("a.json", '["cat", ["dog"]]', r"entry 1: .* got \['dog'\]"),
+        ("a.json", '["cat\\u0000"]', r"entry 0: .*U\+0000"),
+        ("a.json", '["\\ufeffcat"]', r"entry 0: .*U\+FEFF"),
+        ("a.json", '"cat"', "is 'cat'; expected is a list"),
+        ("a.json", "[]", "has no names"),
+        ("a.txt", '["cat",\n"dog"]', "looks like JSON.* Name it a.json"),
+        ("a.txt", "# only\n#\n", "has no names"),
+    ],
+)
+def test_faults_of_class_lists_are_named(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=f"{name}.*{message}"):
+        read_class_list(tmp_path / name)

@@ -1,8 +1,12 @@
 """Text embeddings: arithmetic, cache, file formats, and properties of real ones."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import normalize
 
 from denserc.data.vocabulary.prompts import VerbatimTemplate
@@ -168,3 +172,116 @@ def test_panoptic_rows_belong_to_the_panoptic_names():
 def test_a_template_used_as_it_is_has_a_cache_of_its_own():
     template = "a photo of a {}."
     assert cache_key("one", ["cat"], [template]) != cache_key("one", ["cat"], [VerbatimTemplate(template)])
+
+
+CHANGES = {
+    "names cut": {"names": "{junk"},
+    "no names": {"names": None},
+    "names a number": {"names": "3"},
+    "names a text": {"names": '"cat, dog"'},
+    "names nested": {"names": '[["cat"], ["dog"]]'},
+    "names null": {"names": "null"},
+    "names deep": {"names": "[" * 100_000},
+    "names surrogate": {"names": r'["cat", "\ud800"]'},
+    "other names": {"names": '["dog", "cat"]'},
+    "a name more": {"names": '["cat", "dog", "cow"]'},
+    "a name twice": {"names": '["cat", "cat"]'},
+    "no fingerprint": {"fingerprint": None},
+    "other fingerprint": {"fingerprint": "other"},
+    "no templates": {"templates": None},
+    "other templates": {"templates": '["a {}."]'},
+    "templates a mapping": {"templates": "{}"},
+    "format": {"format": "denserc.text_embeddings.9"},
+    "more": {"more": "1"},
+    "no digest": {"sha256.tensors": None},
+    "other digest": {"sha256.tensors": "0" * 64},
+}
+VECTORS = {
+    "flipped rows": lambda vectors: vectors.flip(0),
+    "one bit": lambda vectors: torch.where(torch.arange(16).reshape(2, 8) == 3, torch.nextafter(vectors, vectors + 1),
+                                           vectors),
+    "NaN": lambda vectors: vectors * float("nan"),
+    "a row less": lambda vectors: vectors[:1],
+    "flat": lambda vectors: vectors.flatten(),
+    "whole numbers": lambda vectors: vectors.int(),
+    "complex": lambda vectors: vectors.cfloat(),
+    "half": lambda vectors: vectors.half(),
+    "empty": lambda vectors: vectors[:, :0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [*CHANGES, *VECTORS, "no vectors"])
+def test_a_cache_is_believed_only_if_it_is_what_was_asked_for(tmp_path, case, caplog):
+    right = embed_names(Tower(), ["cat", "dog"], TEMPLATES, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    with safe_open(file, "pt") as content:
+        metadata = content.metadata()
+    metadata = {key: value for key, value in {**metadata, **CHANGES.get(case, {})}.items() if value is not None}
+    vectors = VECTORS.get(case, lambda vectors: vectors)(load_file(file)["vectors"]).contiguous()
+    save_file({"other" if case == "no vectors" else "vectors": vectors}, file, metadata=metadata)
+    tower = Tower()
+    found = embed_names(tower, ["cat", "dog"], TEMPLATES, cache_dir=tmp_path)
+    assert tower.seen and "the cache is not believed" in caplog.text and file.name in caplog.text
+    assert torch.equal(found.vectors, right.vectors) and found.fingerprint == "one"
+    caplog.clear()
+    again = Tower()
+    embed_names(again, ["cat", "dog"], TEMPLATES, cache_dir=tmp_path)  # the cache is whole again
+    assert not again.seen and not caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs", bytes(100)])
+def test_a_cache_that_is_another_file_is_made_again(tmp_path, content):
+    embed_names(Tower(), ["cat"], TEMPLATES, cache_dir=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(content)
+    tower = Tower()
+    embed_names(tower, ["cat"], TEMPLATES, cache_dir=tmp_path)
+    assert tower.seen
+
+
+@pytest.mark.parametrize("case", sorted(CHANGES.keys() - {"other names", "other templates", "no digest"}))
+def test_damaged_files_of_a_user_name_the_file(tmp_path, case):
+    path = tmp_path / "e.safetensors"
+    save_text_embeddings(path, embed_names(Tower(), ["cat", "dog"], TEMPLATES))
+    with safe_open(path, "pt") as content:
+        metadata = content.metadata()
+    metadata = {key: value for key, value in {**metadata, **CHANGES[case]}.items() if value is not None}
+    save_file(load_file(path), path, metadata=metadata)
+    with pytest.raises(DataError, match=r"e\.safetensors"):
+        load_text_embeddings(path)
+
+
+def test_files_of_text_embeddings_of_older_versions_load(tmp_path):
+    vectors = normalize(torch.arange(6.0).reshape(2, 3), dim=-1)
+    metadata = {"format": "denserc.text_embeddings.1", "fingerprint": "f"}
+    metadata |= {"names": json.dumps(["a", "b"]), "templates": json.dumps(["{}"])}
+    save_file({"vectors": vectors}, tmp_path / "e.safetensors", metadata=metadata)
+    assert torch.equal(load_text_embeddings(tmp_path / "e.safetensors").vectors, vectors)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"cat": torch.ones(3).cfloat()}, {"cat": torch.ones(3).int()}, {"cat": torch.full((3,), float("nan"))},
+     {3: torch.ones(3)}, {"cat": torch.full((3,), 1e30)}, {"cat": torch.full((3,), 1e-30)}, {}, {"cat": [1.0]},
+     {"cat": torch.ones(0)}, torch.ones(3), None],
+)  # fmt: skip
+def test_other_values_of_published_files_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "e.pt")
+    with pytest.raises(DataError, match=r"e\.pt"):
+        load_text_embeddings(tmp_path / "e.pt")
+
+
+@pytest.mark.parametrize("rows", [np.ones((2, 4), complex), np.array(["a", "b"]), np.ones(2), np.ones((2, 4), bool),
+                                  np.full((2, 4), np.nan), np.array([[None], [1]], object)])  # fmt: skip
+def test_other_arrays_are_refused(tmp_path, rows):
+    np.save(tmp_path / "e.npy", rows)
+    with pytest.raises(DataError, match=r"e\.npy"):
+        load_text_embeddings(tmp_path / "e.npy", names=["a", "b"])
+
+
+def test_the_kind_of_a_file_is_told_by_content(tmp_path):
+    embeddings = embed_names(Tower(), ["cat"], TEMPLATES)
+    save_text_embeddings(tmp_path / "e.pt", embeddings)
+    assert torch.equal(load_text_embeddings(tmp_path / "e.pt").vectors, embeddings.vectors)
+    torch.save({"cat": torch.ones(4)}, tmp_path / "e.safetensors")
+    assert load_text_embeddings(tmp_path / "e.safetensors").names == ("cat",)

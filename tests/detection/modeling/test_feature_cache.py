@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from denserc.detection.data import training_mapper
@@ -111,6 +112,25 @@ def test_a_damaged_file_is_computed_again_and_replaced(make_cache, tmp_path, cap
     assert fetch(make_cache())[1] and "cannot be read" in caplog.text
     assert not fetch(make_cache())[1]
     assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("damage", ["bit", "no sums", "a map less", "other names", "another value"])
+def test_maps_that_are_not_those_written_are_computed(make_cache, tmp_path, caplog, damage):
+    fetch(make_cache())
+    (file,) = files(tmp_path)
+    content = load_file(file)
+    if damage == "bit":
+        data, wanted = file.read_bytes(), MAPS[0].numpy().tobytes()
+        at = data.index(wanted) + 9
+        file.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+    else:
+        changed = {"no sums": {"checksums": None}, "a map less": {"map1": None},
+                   "other names": {"map0": None, "other": content["map0"]},
+                   "another value": {"map1": content["map1"] + 1}}[damage]  # fmt: skip
+        save_file({key: value for key, value in {**content, **changed}.items() if value is not None}, file)
+    maps, computed = fetch(make_cache())
+    assert computed and "computed again" in caplog.text and all(map(torch.equal, maps, MAPS))
+    assert not fetch(make_cache())[1]
 
 
 def test_a_full_cache_computes_and_says_so_once(make_cache, tmp_path, caplog):

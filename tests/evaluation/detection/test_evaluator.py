@@ -186,3 +186,18 @@ def test_a_set_registered_by_name_needs_no_loading_first(tmp_path):
         DatasetCatalog.remove("by_name")
         MetadataCatalog.remove("by_name")
     assert metrics["AP50_novel"] == metrics["AP50_base"] == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("damage", ["scores", "pred_boxes", "pred_classes"])
+def test_output_that_is_no_detection_is_refused_by_its_image(registered, damage):
+    truth = generated.ground_truth(0)
+    evaluator = OvCocoEvaluator(registered(truth, novel=NOVEL))
+    given, output = next(iter(as_outputs(generated.perfect(truth), truth)))
+    if damage == "scores":
+        output["instances"].scores[0] = float("nan")
+    elif damage == "pred_boxes":
+        output["instances"].pred_boxes.tensor[0, 2] = float("inf")
+    else:
+        output["instances"].pred_classes[0] = -1
+    with pytest.raises(DataError, match=f"(?i)image {given['image_id']}"):
+        evaluator.process([given], [output])

@@ -59,7 +59,7 @@ def test_other_spacing_order_and_numbers_are_uniform_too(tmp_path, text):
         "[]",
         json.dumps([ENTRY, dict(reversed(ENTRY.items()))]),
         json.dumps([ENTRY, {**ENTRY, "note": 1}]),
-        json.dumps([{**ENTRY, "image_id": 2**53 + 1}]),
+        json.dumps([{**ENTRY, "image_id": "0007"}, ENTRY]),
         json.dumps([{**ENTRY, "segmentation": generated.rle(generated.box_mask([1, 2, 3, 4]))}]),
     ],
 )
@@ -96,3 +96,26 @@ def test_a_packed_file_that_ends_early_is_said(tmp_path):
     path.write_bytes(gzip.compress(json.dumps([ENTRY] * 50).encode())[:-20])
     with pytest.raises(DataError, match="cannot be read"):
         read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    "field, text",
+    [("score", "1e999"), ("score", "-1e999"), ("score", "NaN"), ("score", "Infinity"), ("score", "true"),
+     ("bbox", "[1, 2, 3, 1e999]"), ("bbox", "[1e10, 2, 3, 4]"), ("bbox", "[1, 2, 3, null]"), ("image_id", "1.5"),
+     ("image_id", "9007199254740992"), ("image_id", "1e999"), ("category_id", "null"), ("category_id", "1e300")],
+)  # fmt: skip
+def test_the_fast_reader_has_the_rules_of_the_general_one(tmp_path, field, text):
+    whole = json.dumps([ENTRY] * 5)
+    start = whole.rindex(f'"{field}": ') + len(field) + 4
+    end = whole.index("]" if field == "bbox" else "," if field != "score" else "}", start) + (field == "bbox")
+    (tmp_path / "results.json").write_text(whole[:start] + text + whole[end:])
+    assert uniform_results.read_uniform(tmp_path / "results.json") is None
+    with pytest.raises(DataError, match=f"results.json: entry 4 is no detection: its '{field}' is "):
+        read_predictions(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("form", ["gzip", "mark", "gzip and mark"])
+def test_the_form_of_a_file_is_told_by_its_content(tmp_path, form):
+    text = ("\ufeff" if "mark" in form else "") + json.dumps([ENTRY] * 5)
+    (tmp_path / "results.json").write_bytes(gzip.compress(text.encode()) if "gzip" in form else text.encode())
+    assert same(read_predictions(tmp_path / "results.json"), Detections.from_results([ENTRY] * 5))

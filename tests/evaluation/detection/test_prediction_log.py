@@ -1,6 +1,7 @@
 """Predictions are written at once; a resumed evaluation ends with the same figures and files."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from denserc.evaluation.scoring.tables import Detections
 from denserc.structures import ConfigurationError, DataError
 from tests.evaluation import generated
 from tests.evaluation.detection.test_evaluator import NOVEL, as_outputs, run
+from tests.paths import FIXTURES
 
 MASKS = [False, True]
 
@@ -150,17 +152,47 @@ def test_a_log_gives_back_every_number_to_the_last_bit(tmp_path):
     assert predictions.image_ids.tolist() == [*range(50), 77]
 
 
-def test_damage_before_the_end_is_said(tmp_path):
-    log = PredictionLog(tmp_path / "log", "x")
+LINE = {"image_id": 3, "category_id": [7], "bbox": [[1, 2, 3, 4]], "score": [0.5]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"image_id"',
+        "[3]",
+        "null",
+        "3",
+        "[" * 100_000,
+        {key: value for key, value in LINE.items() if key != "image_id"},
+        {key: value for key, value in LINE.items() if key != "score"},
+        {"category_id": [], "bbox": [], "score": []},
+        *({**LINE, "image_id": value} for value in (None, "3", 1.5, True, [3], 2**63)),
+        *({**LINE, "category_id": value} for value in (None, 7, [7, 7], ["7"], [None], [1.5], [2**53], {"7": 7})),
+        *({**LINE, "bbox": value} for value in (None, [], [[1, 2, 3]], [[1, 2, 3, "4"]], [[1, 2, 3, float("nan")]])),
+        *({**LINE, "score": value} for value in (0.5, [], [float("nan")], [float("inf")], ["0.5"], [True], [10**400])),
+        *({**LINE, "segmentation": value} for value in ([], {}, [[[1, 2, 3, 4, 5, 6]]], [{"size": [0, 4]}])),
+    ],
+    ids=lambda line: str(line)[:60],
+)  # fmt: skip
+def test_a_damaged_line_is_named_when_the_log_is_resumed(tmp_path, line):
+    log = PredictionLog(tmp_path / "log.jsonl", "x")
     log.begin()
     log.close()
+    text = line if isinstance(line, str) else json.dumps(line)
     with log.path.open("a") as file:
-        file.write('{"image_id"\n' + json.dumps({"image_id": 3}) + "\n")
-    with pytest.raises(DataError, match="line 2 is no JSON"):
-        log.resume()
-    log.path.write_text('{"origin": "x"}\n{"image_id": 3}\n')
-    with pytest.raises(DataError, match="no log of predictions"):
-        read_log(log.path, Collector())
+        file.write(json.dumps(LINE) + "\n" + text + "\n" + json.dumps(LINE) + "\n")
+    for attempt in (log.resume, lambda: read_log(log.path, Collector())):
+        with pytest.raises(DataError, match=r"log.jsonl, line 3: .*RESUME_PREDICTIONS to False, or delete the file"):
+            attempt()
+    log.path.write_text(log.path.read_text().replace(text + "\n", json.dumps(LINE) + "\n"))
+    assert log.resume() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("first", ["[]", '{"origin": 3}', "{}", "x", "null"])
+def test_a_log_that_does_not_name_its_origin_is_refused(tmp_path, first):
+    (tmp_path / "log").write_text(first + "\n" + json.dumps(LINE) + "\n")
+    with pytest.raises((DataError, ConfigurationError), match="RESUME_PREDICTIONS"):
+        PredictionLog(tmp_path / "log", "x").resume()
 
 
 def test_an_image_in_two_parts_counts_once():
@@ -172,3 +204,10 @@ def test_an_image_in_two_parts_counts_once():
     assert both.image_ids.tolist() == [1, 2, 3]
     assert both.detections.image_ids.tolist() == [1, 1, 2, 3]
     assert both.detections.scores.tolist() == [0.2, 0.3, 0.4, 0.1]
+
+
+def test_the_log_of_a_case_is_refused_when_it_is_resumed(registered, tmp_path):
+    name = registered(generated.ground_truth(2), novel=NOVEL)
+    shutil.copy(FIXTURES / "cases" / "fuzz-34-log-line-without-image" / "predictions_0.jsonl", tmp_path)
+    with pytest.raises(DataError, match=r"predictions_0.jsonl, line 2: its 'image_id' is None.*RESUME_PREDICTIONS"):
+        OvCocoEvaluator(name, tmp_path).begin("x", resume=True)

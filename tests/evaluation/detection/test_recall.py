@@ -36,6 +36,7 @@ def test_recall_grows_with_the_limit_and_matches_one_to_one():
     truth = {
         "images": [{"id": 1}],
         "annotations": [{"image_id": 1, "category_id": 7, "bbox": [0, 0, 10, 10]} for _ in range(2)],
+        "categories": [{"id": 7}],
     }
     same = {1: torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0], [0.0, 0.0, 10.0, 10.0]])}
     recall = proposal_recall(same, truth, category_ids=[7], limits=(1, 2, 3))

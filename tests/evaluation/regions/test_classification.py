@@ -144,6 +144,7 @@ def test_several_ranks_share_the_images_without_repeating_one(monkeypatch):
         return counted
 
     monkeypatch.setattr(module.comm, "gather", gather)
+    monkeypatch.setattr(module.comm, "all_gather", lambda data: [data])
     monkeypatch.setattr(module.comm, "get_rank", lambda: 1)
     monkeypatch.setattr(module.comm, "is_main_process", lambda: False)
     assert evaluate(entries) == {}

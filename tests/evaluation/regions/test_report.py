@@ -14,13 +14,15 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
+from PIL import Image
 
 from denserc.config import get_denserc_config, read_config
 from denserc.construction import build_dense_model
-from denserc.data.datasets.panoptic import PanopticRegions
-from denserc.evaluation import RegionLimits, RegionReport, evaluate_dense_model
+from denserc.data.datasets.panoptic import PanopticRegions, register_panoptic_regions
+from denserc.evaluation import RegionLimits, RegionReport, check_region_sets, evaluate_dense_model
 from denserc.evaluation.regions.inputs import mask_cells
 from denserc.evaluation.regions.pooling import AccuracyCounter
+from denserc.structures import ConfigurationError, DataError
 from tests.evaluation import region_scenes
 from tests.evaluation.region_scenes import NAMES, measure, scene
 from tests.paths import CONFIGS, ROOT
@@ -218,3 +220,28 @@ def test_evaluations_during_a_training_have_files_of_their_own(registered, tmp_p
     kinds = ",".join(f"{kind}_top{k}" for kind in ("boxes", "masks", "crops") for k in (1, 5))
     assert header == f"class,kind,regions,{kinds}"
     assert "templates plain" in caplog.text
+
+
+def test_sets_that_cannot_be_evaluated_are_refused_before(tmp_path, forget_registered):
+    cfg = get_denserc_config()
+    cfg.OUTPUT_DIR = str(tmp_path / "out")
+    cfg.DATASETS.TEST = ("boxes_only",)
+    with pytest.raises(ConfigurationError, match="boxes_only of DATASETS.TEST.*it is not registered"):
+        check_region_sets(cfg)
+    DatasetCatalog.register("boxes_only", lambda: [{"file_name": "a.jpg"}])
+    with pytest.raises(ConfigurationError, match="boxes_only.*needs a panoptic set"):
+        check_region_sets(cfg)
+    file = tmp_path / "panoptic.json"
+    file.write_text(json.dumps({
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 2, "width": 3}],
+        "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": []}],
+        "categories": [{"id": 1, "name": "sky"}],
+    }))  # fmt: skip
+    register_panoptic_regions("boxes_only", file, [tmp_path], tmp_path)
+    with pytest.raises(DataError, match="boxes_only.*1 of 1 images do not exist: .*a.jpg"):
+        check_region_sets(cfg)
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="a.png"):
+        check_region_sets(cfg)
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png")
+    check_region_sets(cfg)

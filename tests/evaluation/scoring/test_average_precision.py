@@ -159,3 +159,25 @@ def test_what_does_not_fit_is_refused():
         score_detections(truth, [], category_ids=[7], federated=True)
     with pytest.raises(ConfigurationError, match="pycocotools"):
         Backend.named("fast")
+
+
+def test_objects_without_a_mask_leave_the_others_scores_alone():
+    truth = generated.ground_truth(1)
+    found = generated.detections(truth, 1, masks=True)
+    alone = {(a["image_id"], a["category_id"]) for a in truth["annotations"]}
+    added = [{**truth["annotations"][0], "id": 1000, "image_id": 5, "category_id": c} for c in generated.CATEGORY_IDS]
+    assert not alone & {(5, c) for c in generated.CATEGORY_IDS}  # image 5 is empty
+    found = [d for d in found if d["image_id"] != 5]
+    expected = score_detections(truth, found, category_ids=generated.CATEGORY_IDS, shape=Shape.MASKS)
+    extra = [{**found[0], "image_id": 5, "category_id": a["category_id"], "score": 2.0} for a in added]
+    mixed = {**truth, "annotations": [*truth["annotations"], *({**a, "segmentation": []} for a in added)]}
+    given = {"category_ids": generated.CATEGORY_IDS, "shape": Shape.MASKS}
+    scores = score_detections(mixed, [*found, *extra], **given)
+    np.testing.assert_array_equal(scores.measures, expected.measures)
+    np.testing.assert_array_equal(scores.instances, expected.instances)
+    for backend in (Backend.FASTER, Backend.REFERENCE):
+        with pytest.raises(ConfigurationError, match="needs the backend 'denserc'"):
+            score_detections(mixed, found, **given, backend=backend)
+    bare = {**truth, "annotations": [{**a, "segmentation": None} for a in truth["annotations"]]}
+    with pytest.raises(DataError, match="The data set has no 'segmentation'"):
+        score_detections(bare, found, **given)

@@ -49,7 +49,7 @@ def test_shipped_sizes_have_two_to_five_million_parameters():
 
 @pytest.mark.parametrize(
     "given, words",
-    [((32, 2, 3, 48), "heads must divide the width"), ((32, 2, 2), "four sizes"), ((0, 2, 2, 4), "at least 1")],
+    [((32, 2, 3, 48), "heads must divide the width"), ((32, 2, 2), "expected 4 values"), ((0, 2, 2, 4), "at least 1")],
 )
 def test_impossible_sizes_are_refused(given, words):
     from denserc.config import read_config
@@ -57,6 +57,5 @@ def test_impossible_sizes_are_refused(given, words):
     from denserc.structures import ConfigurationError
     from tests.paths import CONFIGS
 
-    cfg = read_config(CONFIGS / "miniature" / "llava_text.yaml", ["MODEL.LLAVA.LLAMA", given])
     with pytest.raises(ConfigurationError, match=words):
-        LlamaSizes.from_config(cfg)
+        LlamaSizes.from_config(read_config(CONFIGS / "miniature" / "llava_text.yaml", ["MODEL.LLAVA.LLAMA", given]))

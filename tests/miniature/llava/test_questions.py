@@ -5,9 +5,10 @@ import pytest
 
 from denserc.miniature.llava.questions import (
     ATTRIBUTES,
+    CONTENT_QUESTION,
     NUMBERS,
-    class_weights,
     describe,
+    draw_scene,
     names_by_popularity,
     negatives,
     open_questions,
@@ -16,9 +17,10 @@ from denserc.miniature.llava.questions import (
     training_questions,
 )
 from denserc.miniature.scenes import compose_scene
-from denserc.miniature.world import CLASS_NAMES, STUFF
+from denserc.miniature.world import ALL_THINGS, STUFF
 
-SCENES = [compose_scene(np.random.default_rng([5, i]), weights=class_weights()) for i in range(60)]
+NAMES = [thing.name for thing in ALL_THINGS]
+SCENES = [draw_scene(np.random.default_rng([5, i])) for i in range(60)]
 SCENES.append(compose_scene(np.random.default_rng(1), count=0))
 
 
@@ -34,6 +36,9 @@ def matching(scene, words):
 
 def answer_by_eye(scene, text):
     """The answer of a reader who knows the scene and takes the question word by word."""
+    if text == CONTENT_QUESTION:
+        columns = [np.nonzero(scene.thing_mask(i))[1].mean() for i in range(len(scene.things))]
+        return " ; ".join([*(scene.things[i].name for i in np.argsort(columns)), *scene.stuff])
     words = text.removesuffix(" ?").split()
     if words[:3] == ["is", "there", "a"]:
         return "yes" if matching(scene, words[3:]) else "no"
@@ -68,6 +73,18 @@ def test_answers_are_those_of_a_reader_of_the_scene(asked):
     assert kinds >= {"texture", "color", "shape", "count", "position", "stuff"}
 
 
+def test_words_alone_do_not_tell_whether_a_thing_is_there():
+    answers = {"yes": [], "no": []}
+    for index, scene in enumerate(SCENES):
+        for one in training_questions(scene, np.random.default_rng(index)):
+            if one.kind == "existence" and one.text.removeprefix("is there a ").removesuffix(" ?") in NAMES:
+                answers[one.answer].append(one.text)
+    assert len(answers["no"]) > 60 and len(answers["yes"]) / len(answers["no"]) == pytest.approx(1, abs=0.1)
+    half = {f"is there a {name} ?" for name in names_by_popularity()[: len(NAMES) // 2]}
+    popular = {answer: np.mean([text in half for text in texts]) for answer, texts in answers.items()}
+    assert abs(popular["yes"] - popular["no"]) < 0.2
+
+
 def test_pairs_are_a_yes_and_a_no():
     subtasks = set()
     for index, scene in enumerate(SCENES):
@@ -82,7 +99,7 @@ def test_pairs_are_a_yes_and_a_no():
 def test_negatives_are_different_and_absent(split):
     for index, scene in enumerate(SCENES):
         found = negatives(scene, split, 3, np.random.default_rng(index))
-        assert len(set(found)) == 3 and not set(found) & set(present_names(scene)) and set(found) <= set(CLASS_NAMES)
+        assert len(set(found)) == 3 and not set(found) & set(present_names(scene)) and set(found) <= set(NAMES)
 
 
 def test_popular_negatives_are_the_most_frequent_absent_names():
@@ -104,7 +121,7 @@ def test_adversarial_negatives_share_most_words():
             return max(len(set(name.split()) & set(other.split())) for other in present)
 
         (found,) = negatives(scene, "adversarial", 1, np.random.default_rng(index))
-        assert shared(found) == max(shared(name) for name in CLASS_NAMES if name not in present)
+        assert shared(found) == max(shared(name) for name in NAMES if name not in present)
 
 
 def test_unknown_splits_are_refused():
