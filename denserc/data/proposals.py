@@ -161,11 +161,8 @@ def result_lines(image_id: int | str, boxes: np.ndarray, scores: np.ndarray) -> 
 def write_results(path: str | Path, lines: Iterable[str]) -> int:
     """Write lines of JSON as one list, atomically; returns their number."""
     count = 0
-    gzipped = Path(path).suffix == ".gz"
-    with (
-        atomic_path(path) as partial,
-        gzip.open(partial, "wt", encoding="utf-8") if gzipped else partial.open("w", encoding="utf-8") as file,
-    ):
+    write = gzip.open if Path(path).suffix == ".gz" else open
+    with atomic_path(path) as partial, write(partial, "wt", encoding="utf-8") as file:
         for count, line in enumerate(lines, start=1):
             file.write(("[\n" if count == 1 else ",\n") + line)
         file.write("\n]\n" if count else "[]\n")

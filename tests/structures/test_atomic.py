@@ -1,5 +1,6 @@
 """Whole or unchanged files, permissions of the umask, leftovers of dead processes, and errors with the free space."""
 
+import contextlib
 import errno
 import os
 import re
@@ -206,21 +207,23 @@ LARGE = {
 }
 
 
-@pytest.fixture()
+@contextlib.contextmanager
 def small_files():
     """Files of this process may have 100,000 bytes, as on a full disk but for the number of the error."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:  # before pytest writes to its log
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @posix
 @pytest.mark.parametrize("name", LARGE)
-def test_a_file_that_does_not_fit_leaves_the_one_before(tmp_path, small_files, name):
+def test_a_file_that_does_not_fit_leaves_the_one_before(tmp_path, name):
     (tmp_path / name).write_text("before")
-    with pytest.raises(WriteError) as caught:
+    with small_files(), pytest.raises(WriteError) as caught:
         LARGE[name](tmp_path / name)
     assert str(tmp_path / name) in str(caught.value) and re.search(
         r"[\d,]+ bytes are free on the disk", str(caught.value)
@@ -230,8 +233,9 @@ def test_a_file_that_does_not_fit_leaves_the_one_before(tmp_path, small_files, n
 
 
 @posix
-def test_the_error_gives_sizes_and_remedy(tmp_path, small_files):
-    with pytest.raises(WriteError, match="File too large.*needs about 400,000 bytes.*written and removed.*ulimit"):
+def test_the_error_gives_sizes_and_remedy(tmp_path):
+    words = "File too large.*needs about 400,000 bytes.*written and removed.*ulimit"
+    with small_files(), pytest.raises(WriteError, match=words):
         LARGE["model.pth"](tmp_path / "model.pth")
 
 
