@@ -4,30 +4,14 @@ import os
 import signal
 
 import pytest
-import torch
 
 from denserc.structures import TrainingStopped
-
-
-def assert_bitwise_equal(one, two, where: str = "") -> None:
-    """Nested states with the same keys and values, their tensors bitwise identical."""
-    if isinstance(one, dict):
-        assert list(one) == list(two), where
-        for key in one:
-            assert_bitwise_equal(one[key], two[key], f"{where}/{key}")
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(two), where
-        for index, (first, second) in enumerate(zip(one, two, strict=True)):
-            assert_bitwise_equal(first, second, f"{where}/{index}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, two), where
-    else:
-        assert one == two, where
+from tests.states import assert_same_bits
 
 
 def assert_same_state(one: dict, two: dict) -> None:
     """Checkpoints of a model's training, whose configurations differ by OUTPUT_DIR."""
-    assert_bitwise_equal(*({key: value for key, value in state.items() if key != "denserc"} for state in (one, two)))
+    assert_same_bits(*({key: value for key, value in state.items() if key != "denserc"} for state in (one, two)))
 
 
 def stop_in_step(monkeypatch, owner: type, method: str, count: int, number: int, run) -> None:

@@ -184,15 +184,26 @@ def scaled_rate(
     return rate
 
 
+def require_steps(cfg: CfgNode) -> None:
+    """Check that there is something to train.
+
+    Raises:
+        ConfigurationError: SOLVER.MAX_ITER is below 1.
+    """
+    if cfg.SOLVER.MAX_ITER < 1:
+        raise ConfigurationError(
+            f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}: there is no step to train. Give 1 or more, or --eval-only."
+        )
+
+
 def build_schedule(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
     """Detectron2's schedule of the learning rate, after a check of the keys that belong together.
 
     Raises:
         ConfigurationError: No steps, more SOLVER.STEPS than steps, or a cosine that ends above SOLVER.BASE_LR.
     """
+    require_steps(cfg)
     solver = cfg.SOLVER
-    if solver.MAX_ITER < 1:
-        raise ConfigurationError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}: there is no step to train. Use --eval-only.")
     falls = [step for step in solver.STEPS if step <= solver.MAX_ITER]
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and len(falls) >= solver.MAX_ITER:
         raise ConfigurationError(

@@ -36,7 +36,7 @@ from ..engine import (
 )
 from ..engine.config import configured_clip_norm, configured_precision
 from ..engine.sharding import gathered, shard
-from ..engine.solver import build_optimizer, build_schedule, build_trained_average
+from ..engine.solver import build_optimizer, build_schedule, build_trained_average, require_steps
 from ..structures import ConfigurationError, choose
 from .checkpoint import BestCheckpoint, ModelCheckpointer, predictions_digest
 from .loader import Mapper, build_test_loader, build_train_loader, describe_records, training_records
@@ -102,10 +102,7 @@ def run(
         check_test_sets(cfg, evaluator_factory, training=False)
         model = load_model(cfg, resume=resume)
         return test(cfg, model, mappers, evaluator_factory, resumable=True)
-    if cfg.SOLVER.MAX_ITER < 1:
-        raise ConfigurationError(
-            f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}: there is no step to train. Give 1 or more, or --eval-only."
-        )
+    require_steps(cfg)
     with training_folder(cfg.OUTPUT_DIR):
         records = training_records(cfg) if records is None else records
         if evaluator_factory is not None:

@@ -13,7 +13,8 @@ from denserc.distillation.export import PRODUCT_NAME, blend
 from denserc.distillation.trainer import latest_state, read_state
 from denserc.engine import StepTrainer
 from denserc.structures import CheckpointError, ConfigurationError, DataError, WeightsMismatchError, weights_digest
-from tests.stopping import assert_bitwise_equal, stop_in_step
+from tests.states import assert_same_bits
+from tests.stopping import stop_in_step
 
 
 def product_digest(folder) -> str:
@@ -237,5 +238,5 @@ def test_a_signal_ends_the_step_and_resume_is_exact(make_cfg, tmp_path, monkeypa
     stop_in_step(monkeypatch, StepTrainer, "_update_weights", step, signal.SIGTERM, lambda: run(stopped))
     assert not (tmp_path / "stopped" / PRODUCT_NAME).exists()
     assert run(stopped, resume=True)["distillation"]["images"] == results["distillation"]["images"]
-    assert_bitwise_equal(*(read_state(latest_state(cfg.OUTPUT_DIR)) for cfg in (whole, stopped)))
+    assert_same_bits(*(read_state(latest_state(cfg.OUTPUT_DIR)) for cfg in (whole, stopped)))
     assert product_digest(tmp_path / "whole") == product_digest(tmp_path / "stopped")
