@@ -21,7 +21,7 @@ def content_of(file: Path) -> bytes | tuple[bytes, str]:
 @pytest.mark.parametrize("name", sorted({file.parent.name for file in CORPUS}))
 def test_what_once_failed_is_read_or_refused(name, tmp_path, forget_registered):
     write(tmp_path)
-    worker = Worker(lambda content: TARGETS[name].run(tmp_path, content))
+    worker = Worker(name, tmp_path)
     outcomes = {file.name: worker(content_of(file)) for file in CORPUS if file.parent.name == name}
     worker.stop()
     failed = {file: f"{one.kind}: {one.detail[-600:]}" for file, one in outcomes.items() if one.is_failure}

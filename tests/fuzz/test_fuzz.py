@@ -26,7 +26,7 @@ def test_undamaged_content_is_read(name, tmp_path, forget_registered):
 def test_damaged_input_is_read_or_refused(name, tmp_path, fuzz_examples, forget_registered):
     one = TARGETS[name]
     write(tmp_path)
-    worker = Worker(lambda content: one.run(tmp_path, content))
+    worker = Worker(name, tmp_path)
 
     @settings(
         max_examples=fuzz_examples.count,

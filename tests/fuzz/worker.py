@@ -7,9 +7,12 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 SECONDS = 20.0
+STARTING = 120.0
 MEMORY = 1 << 20  # KiB that one input may add to the peak
 
 
@@ -32,10 +35,15 @@ class Outcome:
 
 
 class Worker:
-    """Runs a function of damaged inputs in a process of its own, which is started anew when it dies or hangs."""
+    """Runs a target on damaged inputs in a process of its own, which is started anew when it dies or hangs.
 
-    def __init__(self, run: Callable[[object], None]):
-        self._run = run
+    Args:
+        name: Name of the target.
+        folder: Folder with valid files.
+    """
+
+    def __init__(self, name: str, folder: Path):
+        self._arguments = name, folder
         self._process = self._pipe = None
 
     def __call__(self, given: object) -> Outcome:
@@ -61,15 +69,24 @@ class Worker:
             self._process = None
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([f"{__package__}.preload"])
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self._run, theirs), daemon=True)
+        self._process = context.Process(target=_serve, args=(*self._arguments, theirs), daemon=True)
         self._process.start()
         theirs.close()
+        if not self._pipe.poll(STARTING):
+            raise TimeoutError(f"The worker of {self._arguments[0]} did not start within {STARTING:.0f} s.")
+        self._pipe.recv()
 
 
-def _serve(run: Callable[[object], None], pipe: Connection) -> None:
+def _serve(name: str, folder: Path, pipe: Connection) -> None:
+    from . import preload  # noqa: F401, if the server did not
+    from .targets import TARGETS
+
     warnings.simplefilter("ignore")
+    run = partial(TARGETS[name].run, folder)
+    pipe.send("ready")
     while True:
         try:
             given = pipe.recv()
